@@ -1,0 +1,149 @@
+/* The broker: an append-only log with topics, partitions and offsets; Kafka's model, and the same in
+ * SQLite (one partition a topic). No type of a library crosses this interface; every driver passes
+ * tests/contract/broker.
+ *
+ * Finishing. Records of a work topic (jobs.*, scheduled, control) are delivered to the one
+ * subscription until they are finished. What takes a record's place names it as its `source`: when
+ * the publish is durable, the source is finished and never delivered again, also after kill -9
+ * between any two steps (SQLite: one transaction; Kafka: the take-over check). A record that nothing
+ * takes the place of is finished with broker_finish. Records of completions and meta stay: finishing
+ * one only opens the window; records of dead go when finished.
+ *
+ * The hook. Where store and log share one database (embedded), the driver calls `apply` for every
+ * record inside the append's transaction. */
+#pragma once
+#include "base/err.h"
+#include "broker-config/topics.h"
+#include <uv.h>
+
+struct broker;
+struct db;
+
+/* Called on the driver's writer thread, in this order for each transaction: apply for each record,
+ * flush once, then committed once. */
+struct broker_hooks {
+    /* The record is about to be appended at r->at. 0: append it. A verdict (ERR_EXISTS, ERR_CONFLICT,
+     * ERR_INVALID, ERR_NOT_FOUND, ERR_TOO_LARGE): do not append; this code (and r->detail, if set) is
+     * the record's result, whatever else was written to `db` stays, and its source is finished all
+     * the same. Any other code: it could not be judged, and its whole publish fails with that code;
+     * others of the transaction are applied again in another one. */
+    int (*apply)(void *data, struct db *db, struct record *r);
+    /* Last chance to write before COMMIT. 0, or negative: roll back. */
+    int (*flush)(void *data, struct db *db);
+    /* is_ok: all of it is durable; else nothing of it is there. */
+    void (*committed)(void *data, bool is_ok);
+    void *data;
+};
+
+/* One publish: n records, appended in this order, all or nothing but for records that `apply`
+ * turned away. Owned by the broker from broker_publish until on_ack. */
+struct publish {
+    struct record *records; /* the bytes in them must stay until on_ack */
+    size_t n;
+    /* Exactly once, on a thread of the broker, once durable (code 0; see each record's code and
+     * at.offset) or failed (code < 0, nothing was appended). May only hand over: post to an inbox,
+     * resume a connection. Owns p again. */
+    void (*on_ack)(struct publish *p, int code);
+    bool is_patient; /* a busy log may let it wait 2 ms for company (a lone one never waits) */
+    struct publish *next; /* the broker's */
+};
+
+struct subscription {
+    /* Records in offset order per partition, on the loop's thread. Bytes are valid during the call. */
+    void (*on_records)(void *data, const struct record *records, size_t n);
+    /* All that was in the topic at the time of subscribing has been delivered (or the window is
+     * full). Once a topic. NULL allowed. */
+    void (*on_caught_up)(void *data, int topic);
+    void *data;
+    size_t window; /* deliver no more while this many of a topic are delivered and unfinished */
+};
+
+struct broker_read {
+    const int64_t *offsets; /* increasing; borrowed until on_read */
+    size_t n;
+    int topic;
+    /* On the loop's thread, once; records that are not there any more are left out. Bytes are valid
+     * during the call. */
+    void (*on_read)(struct broker_read *r, const struct record *records, size_t n);
+    struct broker_read *next; /* the broker's */
+};
+
+struct broker_stat {
+    int64_t first, end;  /* offsets: oldest kept, one past the newest */
+    int64_t n_waiting;   /* records not finished yet */
+};
+
+struct broker_options {
+    const struct config *config;
+    const struct topics *topics;
+    struct broker_hooks hooks; /* apply == NULL: none */
+    uv_loop_t *loop;           /* deliveries come on this loop's thread */
+    size_t max_pending_bytes;  /* of publishes not yet durable; past it: ERR_FULL. 0: 64 MiB */
+};
+
+struct broker_ops {
+    const char *namez;
+    /* Opens the log in config->data (which the caller has locked). ERR_CORRUPT: a foreign or damaged
+     * file, left untouched; ERR_IO; ERR_FULL. */
+    struct broker *(*open)(const struct broker_options *o, struct err *e);
+    /* Any thread. 0: taken, on_ack will come; ERR_FULL or ERR_CLOSED: not taken, no on_ack. */
+    int (*publish)(struct broker *b, struct publish *p);
+    /* Loop's thread; at most one subscription a topic. Deliveries start at the oldest unfinished. */
+    int (*subscribe)(struct broker *b, int topic, const struct subscription *s, struct err *e);
+    /* Loop's thread. Finishes a delivered record without putting anything in its place. Durable soon
+     * (within 50 ms), not at once. */
+    void (*finish)(struct broker *b, struct position at);
+    /* Loop's thread. */
+    int (*read)(struct broker *b, struct broker_read *r);
+    /* Any thread; from memory. */
+    void (*stat)(struct broker *b, int topic, struct broker_stat *out);
+    /* Any thread: code 0 while the last write went well, else what it failed with. */
+    int (*health)(struct broker *b, struct err *e);
+    /* Loop's thread: makes durable what was published, acknowledges it, stops. Callbacks may still
+     * come until it returns; none after. */
+    void (*close)(struct broker *b);
+};
+
+/* Every driver's struct broker starts with this. */
+struct broker {
+    const struct broker_ops *ops;
+};
+
+/* Opens the driver that config->broker_kind names. */
+struct broker *broker_open(const struct broker_options *o, struct err *e);
+
+static inline int broker_publish(struct broker *b, struct publish *p)
+{
+    return b->ops->publish(b, p);
+}
+
+static inline int broker_subscribe(struct broker *b, int topic, const struct subscription *s,
+                                   struct err *e)
+{
+    return b->ops->subscribe(b, topic, s, e);
+}
+
+static inline void broker_finish(struct broker *b, struct position at)
+{
+    b->ops->finish(b, at);
+}
+
+static inline int broker_read(struct broker *b, struct broker_read *r)
+{
+    return b->ops->read(b, r);
+}
+
+static inline void broker_stat(struct broker *b, int topic, struct broker_stat *out)
+{
+    b->ops->stat(b, topic, out);
+}
+
+static inline int broker_health(struct broker *b, struct err *e)
+{
+    return b->ops->health(b, e);
+}
+
+static inline void broker_close(struct broker *b)
+{
+    b->ops->close(b);
+}

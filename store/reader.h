@@ -1,0 +1,89 @@
+/* The store's reading side: one connection, one thread at a time. Queries page by key in short
+ * transactions; a statement over 2 s ends with ERR_TIMEOUT. JSON comes out as clients read it. */
+#pragma once
+#include "base/buf.h"
+#include "base/db.h"
+#include "broker-config/topics.h"
+#include "schema/line.h"
+#include "store/live.h"
+
+struct reader;
+
+/* Opens the data directory's database for reading (it must be there: the broker has made it).
+ * `live` fills in running, attempts and node of unfinished jobs; NULL allowed. */
+struct reader *reader_open(const char *dataz, struct live *live, struct err *e);
+void reader_close(struct reader *r);
+
+/* Appends the job's JSON. *state (NULL allowed) its state. ERR_NOT_FOUND. */
+int reader_job(struct reader *r, struct str tenant, struct str id, struct buf *b,
+               enum job_state *state, struct err *e);
+
+/* Whether a job has this id: 0, or ERR_NOT_FOUND. */
+int reader_has_job(struct reader *r, struct str tenant, struct str id, struct err *e);
+
+/* A stored job for building its cancelled completion: fills the struct job that completion_write
+ * takes (release with job_release), and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS when
+ * it has ended. */
+int reader_job_head(struct reader *r, struct str tenant, struct str id, struct job *out,
+                    struct position *at, const struct topics *t, struct err *e);
+
+struct job_filter {
+    struct str tenant, model, batch_id, queue; /* p == NULL: any */
+    int state;                                 /* enum job_state, or -1 */
+    int64_t created_after, created_before;     /* wall ms, exclusive; 0: any */
+    int64_t after;                             /* cursor: the `next` of the page before; 0: newest */
+    int limit;                                 /* 1..1000 */
+};
+/* Appends {"object":"list","data":[…],"has_more","next"} (newest first; `next` is a number or
+ * null). A page may hold fewer than limit, even none, and still have more: a filter that few
+ * pass ends after a second of looking, and a full b ends a page early. */
+int reader_list(struct reader *r, const struct job_filter *f, struct buf *b, struct err *e);
+
+/* The feed: completions from offset `from` on (inclusive), at most limit, of one batch or tenant
+ * when given. is_sse: as SSE frames (id: <offset + 1, i.e. the cursor that resumes after it>,
+ * event: completion), else the comma-separated members of `data`. *next: the cursor after the
+ * last record looked at, which may be short of the feed's end though nothing was appended: go on
+ * from it while it moves. A full b ends a page early. Returns how many were appended, or
+ * ERR_NOT_FOUND when `from` is older than the oldest record kept (*next is then the oldest). */
+int reader_feed(struct reader *r, int64_t from, int limit, struct str tenant, struct str batch_id,
+                bool is_sse, struct buf *b, int64_t *next, struct err *e);
+/* Cursor of the feed's end now. */
+int reader_feed_end(struct reader *r, int64_t *next, struct err *e);
+
+/* Batches. */
+int reader_batch(struct reader *r, struct str tenant, struct str id, struct buf *b, struct err *e);
+int reader_batches(struct reader *r, struct str tenant, int64_t after, int limit, struct buf *b,
+                   struct err *e);
+/* Result lines of a batch, in input order from line `from`, up to `limit` lines; stops at the
+ * first line whose job has not ended (or, while the batch is received, was not submitted) unless
+ * skip_unfinished. Lines are given to on_line, which returns 0 to go on, above 0 to stop behind
+ * this line, or negative to fail with that code. Returns how many were given, or negative;
+ * *next: the next line to ask for; *is_end: no further line is known now. Lines of a view have
+ * no line breaks. A line that was refused, and so never was a job record, has form LINE_JOB. */
+struct result_line {
+    int64_t line;
+    enum line_form form;
+    enum job_state state;
+    struct str id;   /* the job's; valid during the call */
+    struct str digest; /* of the job (schema/job.h), or none where it was refused; the same */
+    struct str view; /* the job's JSON; valid during the call */
+};
+int reader_results(struct reader *r, struct str tenant, struct str batch_id, int64_t from, int limit,
+                   bool skip_unfinished, int (*on_line)(void *data, const struct result_line *l),
+                   void *data, int64_t *next, bool *is_end, struct err *e);
+/* The same in the order of completion; from and *next are feed cursors. */
+int reader_results_completed(struct reader *r, struct str tenant, struct str batch_id, int64_t from,
+                             int limit, int (*on_line)(void *data, const struct result_line *l),
+                             void *data, int64_t *next, bool *is_end, struct err *e);
+/* Unfinished jobs of a batch from line `from`: ids given to on_id (for cancelling). Same
+ * returns. */
+int reader_batch_open(struct reader *r, struct str tenant, struct str batch_id, int64_t from,
+                      int limit, int (*on_id)(void *data, struct str id), void *data, int64_t *next,
+                      bool *is_end, struct err *e);
+
+/* Usage. group_by: a comma-separated list of tenant, key, model, node, batch, day, hour; from
+ * and to in wall ms (0: any); is_csv: CSV with a header line, else {"object":"list","data":[…]}.
+ * Each row: the groups, calls, jobs, prompt_tokens, completion_tokens, cached_tokens,
+ * total_tokens, wasted_tokens, cost. ERR_INVALID names an unknown group. */
+int reader_usage(struct reader *r, struct str group_by, int64_t from, int64_t to, struct str tenant,
+                 bool is_csv, struct buf *b, struct err *e);

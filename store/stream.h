@@ -1,0 +1,32 @@
+/* The events of one job, numbered from 1: status changes, partial text, restarts. Bounded; not
+ * thread safe: live.c's lock is around it. */
+#pragma once
+#include "base/buf.h"
+
+struct stream {
+    struct buf text;      /* of all events: deltas' text, the node of a status */
+    struct stream_event *events;
+    size_t n, room;
+    size_t max_bytes;     /* of text and events together */
+    int64_t base;         /* number of the event before events[0] */
+    bool has_deltas;      /* since the last restart */
+    bool is_cut;          /* a delta was dropped since */
+};
+
+void stream_init(struct stream *s, size_t max_bytes);
+void stream_release(struct stream *s);
+
+/* Status running. Where an attempt before sent text, that text is void: only `restart` is left
+ * of the events so far. */
+void stream_start(struct stream *s, int attempt, struct str node);
+/* Status queued. */
+void stream_requeue(struct stream *s, int attempt);
+/* Partial text. Past max_bytes it is dropped, and so is what comes after: readers keep an exact
+ * beginning, an empty delta with "is_cut":true says so, and the completion has the rest. False when
+ * there is no news. */
+bool stream_delta(struct stream *s, int attempt, struct str text);
+
+/* Appends the events after number `after` as SSE frames (see live_events), as many whole ones as
+ * b has room for. Gives the last number written. Numbers of a stream that is no more get all
+ * there is. */
+int64_t stream_print(const struct stream *s, int64_t after, struct buf *b);

@@ -1,0 +1,210 @@
+/* The hooks: which record goes where, what a transaction gathers, and what its end tells others. */
+#include "base/log.h"
+#include "base/metric.h"
+#include "store/writer_internal.h"
+#include <assert.h>
+#include <stdlib.h>
+
+#define BATCH_COLUMNS                                                                              \
+    "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled,"        \
+    " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off"
+
+static const char *const sql[W_COUNT_] = {
+    [W_ADD_JOB] = "INSERT INTO job(state, priority, form, off, created_at, completion_off,"
+                  " finished_at, not_before, deadline, batch, batch_line, tenant, id, queue, model,"
+                  " batch_id, digest, session, custom_id, metadata)"
+                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off FROM job"
+                  " WHERE tenant=? AND id=?",
+    [W_DUE] = "UPDATE job SET state=1, off=?, not_before=NULL WHERE seq=?",
+    [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, not_before=NULL,"
+              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL WHERE seq=?",
+    [W_JOIN] = "UPDATE job SET batch=?, batch_line=? WHERE seq=?",
+    [W_ADD_LINE] = "INSERT INTO batch_line(batch, line, job) VALUES(?,?,?)"
+                   " ON CONFLICT DO UPDATE SET job=excluded.job WHERE job<>excluded.job",
+    [W_ADD_CALL] = "INSERT INTO call(at, job, attempt, outcome, is_wasted, prompt_tokens,"
+                   " completion_tokens, cached_tokens, ms, cost, tenant, model, node, batch, id)"
+                   " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [W_GET_BATCH] = "SELECT seq, " BATCH_COLUMNS " FROM batch WHERE tenant=? AND id=?",
+    [W_ADD_BATCH] = "INSERT INTO batch(tenant, id, " BATCH_COLUMNS ")"
+                    " VALUES(?,?,?,?,NULL,NULL,0,0,0,0,0,0,0,0,0,"
+                    " (SELECT ifnull(max(off)+1, 0) FROM \"genq.completions\"), -1)",
+    [W_SAVE_BATCH] = "UPDATE batch SET state=?, finished_at=?, n_lines=?, n_total=?, n_succeeded=?,"
+                     " n_failed=?, n_cancelled=?, n_expired=?, prompt_tokens=?,"
+                     " completion_tokens=?, cached_tokens=?, cost=?,"
+                     " first_off=min(first_off, ?), last_off=? WHERE seq=?",
+    [W_GET_FACT] = "SELECT value FROM fact WHERE name=?",
+    [W_SET_FACT] = "UPDATE fact SET value=? WHERE name=?",
+};
+
+struct store_writer *store_writer_new(const struct topics *t, struct live *live,
+                                      int64_t max_unfinished)
+{
+    struct store_writer *w = xcalloc(1, sizeof *w);
+
+    w->topics = t;
+    w->live = live;
+    w->max_unfinished = max_unfinished;
+    map_init(&w->tallies);
+    return w;
+}
+
+void store_writer_free(struct store_writer *w)
+{
+    if (!w)
+        return;
+    writer_forget_tallies(w);
+    map_release(&w->tallies);
+    free(w->ended);
+    free(w);
+}
+
+void store_set_retention(struct store_writer *w, int64_t days)
+{
+    w->retention.keep_ms = days * 86400000;
+}
+
+int64_t store_unfinished(const struct store_writer *w)
+{
+    return atomic_load_explicit(&w->unfinished, memory_order_relaxed);
+}
+
+/* ---- statements ---- */
+
+/* A failure of the database is no verdict on the record, even where one has that code: a
+ * constraint that does not hold is our own fault. */
+static int note(struct store_writer *w, int rc, const struct err *e)
+{
+    if (rc >= 0)
+        return rc;
+    if (rc == ERR_CONFLICT || rc == ERR_TOO_LARGE || rc == ERR_NOT_FOUND)
+        rc = ERR_INTERNAL;
+    if (!w->broken)
+        log_error("store_write", LI("code", rc), LZ("error", e->msg));
+    w->broken = w->broken ? w->broken : rc;
+    return rc;
+}
+
+int writer_step(struct store_writer *w, struct db_stmt *s)
+{
+    struct err e = {0};
+    int rc = db_step(s, &e);
+
+    if (rc < 0)
+        db_reset(s);
+    return note(w, rc, &e);
+}
+
+int writer_run(struct store_writer *w, struct db_stmt *s)
+{
+    struct err e = {0};
+
+    return note(w, db_run(s, &e), &e);
+}
+
+static int load_unfinished(struct store_writer *w)
+{
+    struct db_stmt *s = w->stmts[W_GET_FACT];
+    int rc;
+
+    db_bind_text(s, 1, STR("unfinished"));
+    rc = writer_step(w, s);
+    if (rc > 0)
+        atomic_store_explicit(&w->unfinished, db_int(s, 0), memory_order_relaxed);
+    if (rc >= 0)
+        db_reset(s);
+    return rc < 0 ? rc : 0;
+}
+
+static int prepare(struct store_writer *w, struct db *db)
+{
+    struct err e = {0};
+    size_t i;
+    int rc = 0;
+
+    for (i = 0; rc == 0 && i < W_COUNT_; i++)
+        if (!w->stmts[i])
+            rc = db_prepare(db, sql[i], &w->stmts[i], &e);
+    if (rc == 0)
+        rc = retention_prepare(&w->retention, db, &e);
+    if (rc)
+        return note(w, rc, &e);
+    rc = load_unfinished(w);
+    if (rc == 0)
+        w->db = db;
+    return rc;
+}
+
+/* ---- the hooks ---- */
+
+int store_apply(void *writer, struct db *db, struct record *r)
+{
+    struct store_writer *w = writer;
+
+    if (!w->broken && !w->db)
+        prepare(w, db);
+    if (w->broken)
+        return w->broken;
+    assert(w->db == db);
+    if (r->ts_ms > w->now_ms)
+        w->now_ms = r->ts_ms;
+    log_debug("apply", LS("id", r->key), LZ("topic", topics_name(w->topics, r->at.topic)));
+    if (topics_is_jobs(r->at.topic) || r->at.topic == TOPIC_SCHEDULED)
+        return writer_apply_job(w, r);
+    if (r->at.topic == TOPIC_COMPLETIONS)
+        return writer_apply_completion(w, r);
+    return r->at.topic == TOPIC_META ? writer_apply_meta(w, r) : 0;
+}
+
+static int save_unfinished(struct store_writer *w)
+{
+    struct db_stmt *s = w->stmts[W_SET_FACT];
+
+    if (w->delta == 0)
+        return 0;
+    db_bind_int(s, 1, store_unfinished(w) + w->delta);
+    db_bind_text(s, 2, STR("unfinished"));
+    return writer_run(w, s);
+}
+
+int store_flush(void *writer, struct db *db)
+{
+    struct store_writer *w = writer;
+    struct err e = {0};
+
+    if (w->broken)
+        return w->broken;
+    if (!w->db)
+        return 0;
+    assert(w->db == db);
+    if (writer_save_tallies(w) || save_unfinished(w))
+        return w->broken;
+    return note(w, retention_step(&w->retention, w->now_ms, &e), &e);
+}
+
+static void tell(struct store_writer *w)
+{
+    size_t i;
+
+    atomic_fetch_add_explicit(&w->unfinished, w->delta, memory_order_relaxed);
+    metric_add(METRIC_COMPLETIONS_LOST_RACE, w->n_late);
+    if (!w->live || w->n_ended == 0)
+        return;
+    for (i = 0; i < w->n_ended; i++) {
+        log_debug("wake", LS("id", w->ended[i].id));
+        live_end(w->live, w->ended[i].tenant, w->ended[i].id);
+    }
+    live_feed(w->live);
+}
+
+void store_committed(void *writer, bool is_ok)
+{
+    struct store_writer *w = writer;
+
+    if (is_ok && !w->broken)
+        tell(w);
+    writer_forget_tallies(w);
+    w->broken = 0;
+    w->delta = w->n_late = w->now_ms = 0;
+    w->n_ended = 0;
+}

@@ -1,0 +1,234 @@
+/* Completions: the job's row ends, its calls enter the ledger, its batch counts it. Of the value
+ * only a few members are looked at: it may be large, and this is the writer's thread. */
+#include "base/json.h"
+#include "store/value.h"
+#include "store/writer_internal.h"
+
+/* The record, as far as it was read. */
+struct ending {
+    struct record *r;
+    struct str tenant, id;
+    enum job_state state;
+    struct str finished_at, usage, cost, calls; /* source text */
+};
+
+static int read_ending(struct record *r, struct ending *end)
+{
+    static const char *const names[] = {"finished_at", "usage", "calls", "cost"};
+    struct str raw[4];
+
+    end->r = r;
+    end->id = r->key;
+    end->tenant = r->headers[HEADER_TENANT].p ? r->headers[HEADER_TENANT] : STR("default");
+    if (!state_parse(r->headers[HEADER_STATUS], &end->state) || !state_is_terminal(end->state) ||
+        !id_is_valid(end->id) || !id_is_valid(end->tenant))
+        return ERR_INVALID;
+    value_find(r->value, names, 4, raw);
+    end->finished_at = raw[0];
+    end->usage = raw[1];
+    end->calls = raw[2];
+    end->cost = raw[3];
+    return 0;
+}
+
+static int64_t finished_at(const struct ending *end)
+{
+    int64_t ms = value_int(end->finished_at);
+
+    return ms ? ms : end->r->ts_ms;
+}
+
+static struct str or_empty(struct str s)
+{
+    return s.p ? s : STR("");
+}
+
+/* ---- the ledger ---- */
+
+enum call_member {
+    C_ATTEMPT,
+    C_OUTCOME,
+    C_PROMPT,
+    C_COMPLETION,
+    C_CACHED,
+    C_MS,
+    C_COST,
+    C_MODEL,
+    C_NODE,
+    C_ID,
+    C_COUNT_
+};
+
+static const char *const call_members[C_COUNT_] = {
+    "attempt",       "outcome", "prompt_tokens", "completion_tokens",
+    "cached_tokens", "ms",      "cost",          "model",
+    "node",          "id"};
+
+static struct str name_of(struct str raw, struct json **owned)
+{
+    struct str text = value_text(raw);
+
+    if (text.p || raw.n == 0)
+        return text;
+    *owned = json_parse(raw, NULL);
+    return json_str(*owned);
+}
+
+static int add_call(struct store_writer *w, const struct ending *end, const struct job_row *row,
+                    struct str call, bool is_late)
+{
+    struct binder b = {w->stmts[W_ADD_CALL], 0};
+    struct json *model = NULL, *node = NULL; /* parsed only where their text has escapes */
+    struct str raw[C_COUNT_];
+    enum call_outcome outcome = CALL_FAILED; /* also one of a later version's */
+    int rc;
+
+    value_find(call, call_members, C_COUNT_, raw);
+    outcome_parse(value_text(raw[C_OUTCOME]), &outcome);
+    put_int(&b, end->r->ts_ms);
+    put_int(&b, row->seq);
+    put_int(&b, value_int(raw[C_ATTEMPT]));
+    put_int(&b, outcome);
+    put_int(&b, is_late || outcome != CALL_OK);
+    put_int(&b, value_int(raw[C_PROMPT]));
+    put_int(&b, value_int(raw[C_COMPLETION]));
+    put_int(&b, value_int(raw[C_CACHED]));
+    put_int(&b, value_int(raw[C_MS]));
+    db_bind_real(b.s, ++b.at, value_num(raw[C_COST]));
+    put_text(&b, end->tenant);
+    put_text(&b, name_of(raw[C_MODEL], &model));
+    put_text(&b, name_of(raw[C_NODE], &node));
+    put_text(&b, row->batch_id[0] ? str_z(row->batch_id) : STR_NONE);
+    put_text(&b, or_empty(value_text(raw[C_ID]))); /* ours has no escapes */
+    rc = writer_run(w, b.s);
+    json_free(model);
+    json_free(node);
+    return rc;
+}
+
+static int add_calls(struct store_writer *w, const struct ending *end, const struct job_row *row,
+                     bool is_late)
+{
+    struct str call;
+    size_t at = 0;
+    int rc = 0;
+
+    while (rc == 0 && value_next(end->calls, &at, &call))
+        rc = add_call(w, end, row, call, is_late);
+    return rc;
+}
+
+/* ---- the batch ---- */
+
+static void count_end(struct tally *tally, const struct ending *end)
+{
+    static const char *const names[] = {"prompt_tokens", "completion_tokens", "cached_tokens"};
+    struct str raw[3];
+
+    value_find(end->usage, names, 3, raw);
+    tally_end(tally, end->state, end->r->at.offset);
+    tally->usage.prompt_tokens += value_int(raw[0]);
+    tally->usage.completion_tokens += value_int(raw[1]);
+    tally->usage.cached_tokens += value_int(raw[2]);
+    tally->cost += value_num(end->cost);
+}
+
+/* ---- the job ---- */
+
+/* Its watchers are woken after the commit. */
+static void gather(struct store_writer *w, const struct ending *end)
+{
+    if (w->n_ended == w->room) {
+        w->room = w->room ? 2 * w->room : 64;
+        w->ended = xrealloc(w->ended, w->room * sizeof w->ended[0]);
+    }
+    w->ended[w->n_ended++] = (struct ended_job){end->tenant, end->id};
+}
+
+static int end_row(struct store_writer *w, const struct ending *end, const struct job_row *row)
+{
+    struct binder b = {w->stmts[W_END], 0};
+
+    put_int(&b, end->state);
+    put_int(&b, end->r->at.offset);
+    put_int(&b, finished_at(end));
+    put_int(&b, row->seq);
+    return writer_run(w, b.s);
+}
+
+static int end_known(struct store_writer *w, const struct ending *end, const struct job_row *row)
+{
+    struct tally *tally = NULL;
+    int rc = end_row(w, end, row);
+
+    if (rc == 0 && row->batch)
+        rc = writer_tally(w, end->tenant, str_z(row->batch_id), &tally);
+    if (rc)
+        return rc;
+    if (tally && tally->seq == row->batch)
+        count_end(tally, end);
+    w->delta--;
+    return add_calls(w, end, row, false);
+}
+
+/* A line that was refused, say: it never was a job record, but it has an end. */
+static int add_ended(struct store_writer *w, const struct ending *end,
+                     const struct completion_view *view)
+{
+    struct job j = {.state = view->state,
+                    .priority = view->priority,
+                    .id = end->id,
+                    .tenant = end->tenant,
+                    .model = or_empty(view->model),
+                    .queue = or_empty(view->queue),
+                    .batch_id = view->batch_id,
+                    .created_at = view->created_at ? view->created_at : end->r->ts_ms,
+                    .batch_line = view->batch_line};
+    struct new_job fresh = {&j, end->state, -1, end->r->at.offset, finished_at(end), NULL, NULL};
+    struct job_row row = {.state = end->state};
+    int rc = 0;
+
+    if (j.batch_id.p && j.batch_line >= 0)
+        rc = writer_tally(w, j.tenant, j.batch_id, &fresh.tally);
+    rc = rc ? rc : writer_add_job(w, &fresh, &row.seq);
+    if (rc < 0)
+        return rc;
+    if (fresh.tally)
+        count_end(fresh.tally, end);
+    str_copyz(row.batch_id, sizeof row.batch_id, j.batch_id);
+    return add_calls(w, end, &row, false);
+}
+
+static int end_unknown(struct store_writer *w, const struct ending *end)
+{
+    struct completion_view view;
+    int rc;
+
+    if (completion_read(&view, end->r->value, NULL))
+        return ERR_INVALID;
+    rc = add_ended(w, end, &view);
+    completion_view_release(&view);
+    return rc;
+}
+
+int writer_apply_completion(struct store_writer *w, struct record *r)
+{
+    struct ending end;
+    struct job_row row;
+    int rc = read_ending(r, &end);
+
+    rc = rc ? rc : writer_get_job(w, end.tenant, end.id, &row);
+    if (rc < 0)
+        return rc;
+    if (rc > 0 && state_is_terminal(row.state)) {
+        r->detail = (int)row.state;
+        w->n_late++;
+        gather(w, &end);
+        rc = add_calls(w, &end, &row, true);
+        return rc ? rc : ERR_EXISTS;
+    }
+    rc = rc > 0 ? end_known(w, &end, &row) : end_unknown(w, &end);
+    if (rc == 0)
+        gather(w, &end);
+    return rc;
+}

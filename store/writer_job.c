@@ -1,0 +1,210 @@
+/* Job records: a row for a new id; due, repeat or conflict for a known one. */
+#include "store/writer_internal.h"
+
+int writer_get_job(struct store_writer *w, struct str tenant, struct str id, struct job_row *row)
+{
+    struct db_stmt *s = w->stmts[W_GET_JOB];
+    struct str digest;
+    int rc;
+
+    db_bind_text(s, 1, tenant);
+    db_bind_text(s, 2, id);
+    rc = writer_step(w, s);
+    if (rc < 0)
+        return rc;
+    if (rc > 0) {
+        row->seq = db_int(s, 0);
+        row->state = (enum job_state)db_int(s, 1);
+        row->batch = db_int(s, 2); /* NULL gives 0 */
+        str_copyz(row->batch_id, sizeof row->batch_id, db_text(s, 3));
+        digest = db_blob(s, 4);
+        row->has_digest = digest.n == SHA256_LEN;
+        if (row->has_digest)
+            memcpy(row->digest, digest.p, SHA256_LEN);
+        row->completion_off = db_int(s, 5);
+    }
+    db_reset(s);
+    return rc;
+}
+
+static struct str or_none(struct str s)
+{
+    return s.n ? s : STR_NONE;
+}
+
+static void bind_numbers(struct binder *b, const struct new_job *n)
+{
+    const struct job *j = n->j;
+
+    put_int(b, n->state);
+    put_int(b, j->priority);
+    put_int(b, j->form);
+    put_int_or_null(b, n->off, -1);
+    put_int(b, j->created_at);
+    put_int_or_null(b, n->completion_off, -1);
+    put_int_or_null(b, n->finished_at, 0);
+    put_int_or_null(b, j->not_before, 0);
+    put_int_or_null(b, j->deadline, 0);
+    put_int_or_null(b, n->tally ? n->tally->seq : 0, 0);
+    put_int_or_null(b, j->batch_line, -1);
+}
+
+static void bind_texts(struct binder *b, const struct new_job *n)
+{
+    const struct job *j = n->j;
+    bool is_open = !state_is_terminal(n->state);
+
+    put_text(b, j->tenant);
+    put_text(b, j->id);
+    put_text(b, j->queue);
+    put_text(b, j->model);
+    put_text(b, or_none(j->batch_id));
+    db_bind_blob(b->s, ++b->at, n->digest ? str_of(n->digest, SHA256_LEN) : STR_NONE);
+    put_text(b, is_open ? j->session : STR_NONE);
+    put_text(b, is_open ? j->custom_id : STR_NONE);
+    put_text(b, is_open ? or_none(j->metadata) : STR_NONE);
+}
+
+/* Puts job `seq` on its line of the batch. */
+static int add_line(struct store_writer *w, int64_t batch, int64_t line, int64_t seq)
+{
+    struct binder b = {w->stmts[W_ADD_LINE], 0};
+
+    put_int(&b, batch);
+    put_int(&b, line);
+    put_int(&b, seq);
+    return writer_run(w, b.s);
+}
+
+int writer_add_job(struct store_writer *w, const struct new_job *n, int64_t *seq)
+{
+    struct binder b = {w->stmts[W_ADD_JOB], 0};
+    int rc;
+
+    bind_numbers(&b, n);
+    bind_texts(&b, n);
+    rc = writer_run(w, b.s);
+    if (rc || db_changes(w->db) == 0)
+        return rc;
+    *seq = db_last_rowid(w->db);
+    if (n->tally) {
+        n->tally->n_total++;
+        n->tally->is_dirty = true;
+        rc = add_line(w, n->tally->seq, n->j->batch_line, *seq);
+    }
+    return rc ? rc : 1;
+}
+
+/* ---- a known id ---- */
+
+static int mark_due(struct store_writer *w, struct record *r, const struct job_row *row)
+{
+    struct db_stmt *s = w->stmts[W_DUE];
+
+    if (row->state != STATE_SCHEDULED) {
+        r->detail = (int)row->state;
+        return ERR_EXISTS;
+    }
+    db_bind_int(s, 1, r->at.offset);
+    db_bind_int(s, 2, row->seq);
+    return writer_run(w, s);
+}
+
+/* The job is of this batch, but came before it: now it is a member. */
+static int join(struct store_writer *w, struct tally *tally, int64_t line,
+                const struct job_row *row)
+{
+    struct binder b = {w->stmts[W_JOIN], 0};
+
+    put_int(&b, tally->seq);
+    put_int(&b, line);
+    put_int(&b, row->seq);
+    tally->n_total++;
+    tally->is_dirty = true;
+    if (state_is_terminal(row->state))
+        tally_end(tally, row->state, row->completion_off);
+    return writer_run(w, b.s);
+}
+
+static int repeat(struct store_writer *w, struct record *r, const struct new_job *n,
+                  const struct job_row *row)
+{
+    int rc = 0;
+
+    r->detail = (int)row->state;
+    if (!row->has_digest || memcmp(row->digest, n->digest, SHA256_LEN) != 0)
+        return ERR_CONFLICT;
+    if (n->tally && str_eqz(n->j->batch_id, row->batch_id)) {
+        rc = add_line(w, n->tally->seq, n->j->batch_line, row->seq);
+        if (rc == 0 && row->batch == 0)
+            rc = join(w, n->tally, n->j->batch_line, row);
+    }
+    return rc ? rc : ERR_EXISTS;
+}
+
+/* ---- the record ---- */
+
+/* What the record says beside the job's own JSON. False when it is nobody's job. */
+static bool complete(struct record *r, struct job *j)
+{
+    if (!j->tenant.p)
+        j->tenant = r->headers[HEADER_TENANT].p ? r->headers[HEADER_TENANT] : STR("default");
+    if (!j->id.p)
+        j->id = r->key;
+    if (!j->queue.p)
+        j->queue = STR("default");
+    if (!j->created_at)
+        j->created_at = r->ts_ms;
+    return id_is_valid(j->id) && id_is_valid(j->tenant) && j->model.p;
+}
+
+/* The id is there, or there is no room for a new one. */
+static int apply_known(struct store_writer *w, struct record *r, struct new_job *n, bool is_due)
+{
+    struct job_row row;
+    int64_t seq;
+    int rc = writer_get_job(w, n->j->tenant, n->j->id, &row);
+
+    if (rc > 0)
+        return is_due ? mark_due(w, r, &row) : repeat(w, r, n, &row);
+    if (rc < 0 || !is_due)
+        return rc < 0 ? rc : ERR_FULL;
+    rc = writer_add_job(w, n, &seq);
+    w->delta += rc > 0;
+    return rc < 0 ? rc : 0;
+}
+
+static int apply(struct store_writer *w, struct record *r, const struct job *j)
+{
+    bool is_job_topic = topics_is_jobs(r->at.topic);
+    bool is_full = store_unfinished(w) + w->delta >= w->max_unfinished;
+    bool is_due = is_job_topic && r->source.topic == TOPIC_SCHEDULED;
+    uint8_t digest[SHA256_LEN];
+    struct new_job fresh = {
+        j, is_job_topic ? STATE_QUEUED : STATE_SCHEDULED, r->at.offset, -1, 0, digest, NULL};
+    int64_t seq;
+    int rc = 0;
+
+    job_digest(j, digest);
+    if (j->batch_id.p && j->batch_line >= 0)
+        rc = writer_tally(w, j->tenant, j->batch_id, &fresh.tally);
+    if (rc == 0 && !is_full && !is_due)
+        rc = writer_add_job(w, &fresh, &seq);
+    if (rc == 0)
+        return apply_known(w, r, &fresh, is_due);
+    w->delta += rc > 0;
+    return rc < 0 ? rc : 0;
+}
+
+int writer_apply_job(struct store_writer *w, struct record *r)
+{
+    struct job j;
+    int rc;
+
+    if (job_parse(&j, r->value, true, NULL, NULL))
+        return ERR_INVALID;
+    job_take_digest(&j, r->headers[HEADER_DIGEST]);
+    rc = complete(r, &j) ? apply(w, r, &j) : ERR_INVALID;
+    job_release(&j);
+    return rc;
+}
