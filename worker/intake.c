@@ -1,0 +1,196 @@
+/* Job records become tasks. What is no job goes to the dead-letter topic and blocks nobody. */
+#include "base/log.h"
+#include "base/metric.h"
+#include "schema/envelope.h"
+#include "worker/inside.h"
+#include <stdlib.h>
+
+enum { POISON_CRASHES = 2, TOKENS_DEFAULT = 256, BYTES_PER_TOKEN = 4 };
+
+/* ---- dead letters ---- */
+
+struct letter {
+    struct outgoing out; /* first */
+    struct buf mem;
+};
+
+static void on_letter_sent(struct outgoing *o, int code)
+{
+    struct letter *l = (struct letter *)(void *)o;
+
+    (void)code;
+    buf_release(&l->mem);
+    free(l);
+}
+
+/* envelope_dead may borrow from the record, whose bytes go: copy what it kept. */
+static void own(struct record *r, char **mem)
+{
+    size_t n = r->key.n + r->value.n, i;
+    char *p;
+    struct str *all[HEADER_COUNT_ + 2];
+
+    for (i = 0; i < HEADER_COUNT_; i++) {
+        all[i] = &r->headers[i];
+        n += r->headers[i].n;
+    }
+    all[i++] = &r->key;
+    all[i++] = &r->value;
+    p = *mem = xmalloc(n + 1);
+    while (i-- > 0) {
+        if (all[i]->n == 0)
+            continue;
+        memcpy(p, all[i]->p, all[i]->n);
+        all[i]->p = p;
+        p += all[i]->n;
+    }
+}
+
+void intake_bury(struct worker *w, const struct record *r, const char *whyz)
+{
+    struct letter *l = xcalloc(1, sizeof *l);
+    char source[POSITION_TEXT_MAX];
+    struct buf mem;
+
+    position_format(w->topics, r->at, source);
+    log_warn("record_dead", LZ("at", source), LZ("why", whyz));
+    metric_add(METRIC_RECORDS_DEAD, 1);
+    buf_init(&mem, r->value.n + r->key.n + (1 << 20));
+    envelope_dead(&l->out.record, r, whyz, source, &mem);
+    buf_init(&l->mem, SIZE_MAX);
+    own(&l->out.record, &l->mem.p);
+    buf_release(&mem);
+    l->out.record.at.topic = TOPIC_DEAD;
+    l->out.record.source = r->at;
+    l->out.record.ts_ms = worker_wall_ms(w);
+    l->out.on_sent = on_letter_sent;
+    outbox_add(&w->outbox, &l->out);
+}
+
+/* ---- jobs ---- */
+
+struct job *intake_parse(const struct record *r, struct err *e)
+{
+    struct job *job = xmalloc(sizeof *job);
+
+    if (job_parse(job, r->value, true, NULL, e) != 0) {
+        free(job);
+        return NULL;
+    }
+    job_take_digest(job, r->headers[HEADER_DIGEST]);
+    if (job->id.n > 0 && job->tenant.n > 0 && job->model.n > 0)
+        return job;
+    err_set(e, ERR_INVALID, "%s is missing",
+            job->id.n == 0 ? "id" : job->tenant.n == 0 ? "tenant" : "model");
+    job_release(job);
+    free(job);
+    return NULL;
+}
+
+/* Estimated tokens, for fairness between tenants. */
+static uint32_t cost_of(const struct job *job, size_t bytes)
+{
+    struct str told = job->sampling[SAMPLING_MAX_TOKENS];
+    int64_t answer = TOKENS_DEFAULT, cost;
+
+    if (told.n == 0)
+        told = job->sampling[SAMPLING_MAX_COMPLETION_TOKENS];
+    if (job->kind == JOB_EMBEDDING)
+        answer = 0;
+    else if (told.n > 0 && !str_int(told, &answer))
+        answer = TOKENS_DEFAULT;
+    cost = (int64_t)(bytes / BYTES_PER_TOKEN) + answer + 1;
+    return cost > INT32_MAX ? INT32_MAX : (uint32_t)cost;
+}
+
+static struct str engine_name(const struct worker *w, struct str model)
+{
+    const struct config_model *m = config_model(w->config, model);
+
+    return m && m->target && m->target[0] ? str_z(m->target) : model;
+}
+
+/* A job that ends before it ever waits. Takes job. */
+static void end_at_once(struct worker *w, struct task *t, struct job *job, enum job_state state,
+                        enum reason reason, const char *messagez)
+{
+    body_new(t)->job = job;
+    finish_failed(w, t, state, reason, messagez);
+}
+
+static bool is_poison(struct worker *w, const struct task *t)
+{
+    struct journal_key key = worker_journal_key(w, t);
+
+    return journal_crashes(w->journal, &key) >= POISON_CRASHES;
+}
+
+static void take(struct worker *w, const struct record *r, struct job *job)
+{
+    struct task *t = tasks_new(&w->tasks, tasks_hash(&w->tasks, job->tenant, job->id));
+    int64_t deadline = job->deadline, not_before = job->not_before;
+
+    log_debug("deliver", LS("id", job->id), LI("offset", r->at.offset));
+    t->topic = r->at.topic;
+    t->partition = r->at.partition;
+    t->offset = r->at.offset;
+    t->cost = cost_of(job, r->value.n);
+    schedule_assign(w->schedule, t, topics_priority(r->at.topic), job->tenant,
+                    engine_name(w, job->model));
+    if (is_poison(w, t)) {
+        end_at_once(w, t, job, STATE_FAILED, REASON_POISON,
+                    "the job was in flight at two crashes of its worker");
+        return;
+    }
+    if (deadline && deadline <= worker_wall_ms(w)) {
+        end_at_once(w, t, job, STATE_EXPIRED, REASON_DEADLINE_EXCEEDED,
+                    "the job's deadline passed before it ended");
+        return;
+    }
+    load_offer(w, t, job, r->value.n);
+    if (deadline)
+        waiting_set_deadline(w, t, deadline);
+    waiting_add(w, t, not_before);
+}
+
+static void on_records(void *data, const struct record *records, size_t n)
+{
+    struct worker *w = data;
+    struct err e = {0};
+    struct job *job;
+    size_t i;
+
+    for (i = 0; i < n && !w->is_stopping; i++) {
+        job = intake_parse(&records[i], &e);
+        if (job)
+            take(w, &records[i], job);
+        else
+            intake_bury(w, &records[i], e.msg);
+    }
+}
+
+static void on_caught_up(void *data, int topic)
+{
+    struct worker *w = data;
+
+    (void)topic;
+    if (--w->n_behind == 0 && !w->is_stopping)
+        journal_forget_unseen(w->journal);
+}
+
+int intake_start(struct worker *w, struct err *e)
+{
+    struct subscription s = {on_records, on_caught_up, w, (size_t)w->config->worker_lookahead};
+    int topic, rc, n = (int)topics_count(w->topics);
+
+    for (topic = TOPIC_JOBS; topic < n; topic++)
+        w->n_behind += topics_is_jobs(topic);
+    for (topic = TOPIC_JOBS; topic < n; topic++) {
+        if (!topics_is_jobs(topic))
+            continue;
+        rc = broker_subscribe(w->broker, topic, &s, e);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}

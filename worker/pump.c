@@ -1,0 +1,67 @@
+/* Brings jobs and free slots together: a node with room, the job that is next for it, and so on
+ * until one of the two is used up. Jobs that no node can ever do are failed here, too. */
+#include "worker/balance.h"
+#include "worker/inside.h"
+#include <stdio.h>
+
+enum {
+    UNACKNOWLEDGED_LEAST = 1024, /* completions on their way, past which no call is started */
+    ORPHANS_A_TURN = 1024,
+    MODELS_TOLD = 8,
+};
+
+static void fail_orphan(struct worker *w, struct task *t)
+{
+    char message[900];
+    struct buf models;
+
+    buf_init(&models, 500);
+    pool_list_models(w->pool, &models, MODELS_TOLD);
+    snprintf(message, sizeof message, "no engine node has the model %s; there are: %.*s",
+             t->flow->key.model->name, STR_ARG(models.n > 0 ? buf_str(&models) : STR("none")));
+    finish_failed(w, t, STATE_FAILED, REASON_MODEL_NOT_FOUND, message);
+    buf_release(&models);
+}
+
+static void fail_orphans(struct worker *w)
+{
+    struct task *t;
+    int i;
+
+    if (!pool_knows_all(w->pool))
+        return;
+    for (i = 0; i < ORPHANS_A_TURN && (t = schedule_pick_orphan(w->schedule)) != NULL; i++) {
+        load_leave(w, t);
+        load_flow(w, t->flow);
+        fail_orphan(w, t);
+    }
+}
+
+static bool is_open(const struct worker *w)
+{
+    size_t most = (size_t)w->pool->slots * 4;
+
+    if (most < UNACKNOWLEDGED_LEAST)
+        most = UNACKNOWLEDGED_LEAST;
+    return w->is_control_read && !w->is_stopping && outbox_count(&w->outbox) < most;
+}
+
+void pump(struct worker *w)
+{
+    struct node *n;
+    struct task *t;
+
+    memset(w->tried, 0, w->pool->n * sizeof w->tried[0]);
+    while (is_open(w) && (n = balance_least(w->pool, w->tried)) != NULL) {
+        t = schedule_pick(w->schedule, &n->has);
+        if (!t) {
+            w->tried[n->at] = true;
+            continue;
+        }
+        load_leave(w, t);
+        load_flow(w, t->flow);
+        run_start(w, t, n);
+    }
+    if (is_open(w))
+        fail_orphans(w);
+}
