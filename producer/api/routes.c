@@ -1,0 +1,12 @@
+#include "producer/api/routes.h"
+
+#define NO_PARAMS ((const char *const[]){NULL})
+#define PARAMS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+const struct route routes[] = {
+#define ROUTE(method, pattern, handler, on_body, params, status, reply, doc)                       \
+    {method, pattern, handler, on_body, params, status, reply, doc},
+#include "producer/api/route.def"
+#undef ROUTE
+    {NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL},
+};

@@ -1,0 +1,86 @@
+#include "producer/cancel.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "schema/envelope.h"
+
+enum { ENVELOPE_BYTES = 16384 };
+
+static void on_ack(struct publish *p, int code)
+{
+    struct cancellation *c = LIST_ENTRY(p, struct cancellation, publish);
+
+    if (code == 0)
+        code = c->records[0].code;
+    if (code == 0)
+        job_step(&c->job, EVENT_CANCEL);
+    c->on_done(c, code);
+}
+
+/* The cancelled completion, which takes the job record's place in the log. */
+static int make_completion(struct cancellation *c, const struct gateway *g, struct position at,
+                           struct err *e)
+{
+    const struct job *j = &c->job;
+    int64_t now_ms = clock_wall_ms();
+    char source[POSITION_TEXT_MAX];
+    struct live_view view = {.is_running = false};
+    struct completion done = {
+        .state = STATE_CANCELLED,
+        .reason = REASON_CANCELLED,
+        .error_message = STR("cancelled by its owner"),
+        .finished_at = now_ms,
+        .queue_ms = -1,
+        .engine_ms = -1,
+        .first_token_ms = -1,
+        .total_ms = now_ms > j->created_at ? now_ms - j->created_at : 0,
+    };
+
+    if (live_get(g->live, j->tenant, j->id, &view)) {
+        done.attempts = view.attempts;
+        done.started_at = view.started_at;
+        done.node = view.node[0] ? str_z(view.node) : STR_NONE;
+    }
+    position_format(g->topics, at, source);
+    c->records[0] = (struct record){.at = {TOPIC_COMPLETIONS, 0, 0}, .ts_ms = now_ms, .source = at};
+    buf_init(&c->mem[0], job_room(j) + ENVELOPE_BYTES);
+    return envelope_completion(&c->records[0], j, &done, source, &c->mem[0], e);
+}
+
+static int make_order(struct cancellation *c)
+{
+    c->records[1] = (struct record){
+        .at = {TOPIC_CONTROL, 0, 0}, .ts_ms = c->records[0].ts_ms, .source = POSITION_NONE};
+    buf_init(&c->mem[1], ENVELOPE_BYTES);
+    return envelope_cancel(&c->records[1], c->job.tenant, c->job.id, &c->mem[1]);
+}
+
+int cancellation_start(struct cancellation *c, const struct gateway *g, struct reader *r,
+                 struct str tenant, struct str id, struct err *e)
+{
+    struct position at;
+    int rc = reader_job_head(r, tenant, id, &c->job, &at, g->topics, e);
+
+    if (rc < 0)
+        return rc;
+    buf_init(&c->mem[1], ENVELOPE_BYTES);
+    rc = make_completion(c, g, at, e);
+    if (rc == 0 && (rc = make_order(c)) < 0)
+        err_set(e, rc, "the cancel order cannot be written");
+    if (rc == 0) {
+        c->publish = (struct publish){.records = c->records, .n = 2, .on_ack = on_ack};
+        rc = broker_publish(g->broker, &c->publish);
+        if (rc < 0)
+            err_set(e, rc, rc == ERR_FULL ? "the log has no room for more at the moment"
+                                          : "genq is stopping");
+    }
+    if (rc < 0)
+        cancellation_release(c);
+    return rc;
+}
+
+void cancellation_release(struct cancellation *c)
+{
+    job_release(&c->job);
+    buf_release(&c->mem[0]);
+    buf_release(&c->mem[1]);
+}

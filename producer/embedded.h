@@ -1,0 +1,36 @@
+/* All of genq in one process: log, store, live state and worker on one loop. `genq up` puts the
+ * HTTP server on it, `genq batch run` a reader and a writer of files; neither takes a short cut
+ * past it. */
+#pragma once
+#include "producer/gateway.h"
+#include <uv.h>
+
+/* The worker, which the producer's side never sees: genq.c hands it in. */
+struct worker_side {
+    void *(*start)(const struct gateway *g, uv_loop_t *loop, struct err *e);
+    void (*stop)(void *worker, int64_t drain_ms, void (*on_stopped)(void *data), void *data);
+    void (*free)(void *worker);
+    const char *(*trouble)(void *worker); /* worker_trouble() */
+};
+
+struct embedded {
+    struct gateway gateway;
+    uv_loop_t *loop;
+    const struct worker_side *side;
+    void *worker;
+    int lock_fd;
+};
+
+/* Locks and opens config->data (making it), starts the worker. The config must outlive it.
+ * ERR_BUSY: another genq has it open; after any failure everything is closed again, but for the
+ * loop. */
+int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
+                  const struct worker_side *side, struct err *e);
+/* Stops the worker (worker_stop, so the loop must run on), then calls on_stopped on the loop. A
+ * second call stops at once. */
+void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data),
+                   void *data);
+/* After on_stopped: closes log and store, gives the lock back. */
+void embedded_close(struct embedded *m);
+/* At the very end: runs what is left on the loop (close callbacks), and closes it. */
+void embedded_close_loop(uv_loop_t *loop);

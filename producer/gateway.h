@@ -1,0 +1,19 @@
+/* What the client's side of genq works with: made once by genq.c, read by every handler. */
+#pragma once
+#include "broker-config/broker.h"
+#include "store/live.h"
+#include "store/nodes.h"
+#include "store/writer.h"
+
+struct gateway {
+    const struct config *config;
+    const struct topics *topics;
+    struct broker *broker;
+    struct live *live;
+    struct nodes *nodes;
+    struct store_writer *store;
+};
+
+/* Whether there is room for more jobs: 0, or ERR_FULL when the data directory's disk has less than
+ * limits.disk_free_bytes left (looked at once a second at most) . Any thread. */
+int gateway_has_room(const struct gateway *g, struct err *e);

@@ -1,0 +1,146 @@
+#include "producer/submit.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "schema/envelope.h"
+#include <assert.h>
+#include <stdlib.h>
+
+enum { ENVELOPE_BYTES = 16384 }; /* key, headers, and what a completion adds to its job */
+
+struct submission *submission_new(size_t room, void (*on_done)(struct submission *s, int code),
+                                  void *data)
+{
+    struct submission *s = xcalloc(1, sizeof *s);
+
+    s->jobs = xcalloc(room, sizeof *s->jobs);
+    s->records = xcalloc(room, sizeof *s->records);
+    s->mems = xcalloc(room, sizeof *s->mems);
+    s->room = room;
+    s->on_done = on_done;
+    s->data = data;
+    return s;
+}
+
+void submission_free(struct submission *s)
+{
+    size_t i;
+
+    if (!s)
+        return;
+    for (i = 0; i < s->n; i++) {
+        job_release(&s->jobs[i]);
+        buf_release(&s->mems[i]);
+    }
+    free(s->jobs);
+    free(s->records);
+    free(s->mems);
+    free(s);
+}
+
+static struct record *next_record(struct submission *s, const struct job *j, int topic)
+{
+    struct record *r = &s->records[s->n];
+
+    *r = (struct record){.at = {topic, 0, 0}, .ts_ms = j->created_at, .source = POSITION_NONE};
+    buf_init(&s->mems[s->n], job_room(j) + ENVELOPE_BYTES);
+    return r;
+}
+
+static void keep(struct submission *s, struct job *j)
+{
+    s->jobs[s->n++] = *j;
+}
+
+int submission_add(struct submission *s, const struct gateway *g, struct job *j, struct err *e)
+{
+    int topic = topics_jobs(g->topics, j->queue, j->priority);
+    int rc;
+
+    if (s->n == s->room)
+        return err_set(e, ERR_TOO_LARGE, "more than %zu jobs in one publish", s->room);
+    if (topic < 0)
+        return err_set(e, ERR_INVALID, "'queue': the config has no queue '%.*s'",
+                       STR_ARG(j->queue));
+    if (j->not_before > j->created_at)
+        topic = TOPIC_SCHEDULED;
+    /* Before the envelope, which looks at it: a scheduled job is keyed by its id. */
+    job_step(j, topic == TOPIC_SCHEDULED ? EVENT_SUBMIT_LATER : EVENT_SUBMIT);
+    rc = envelope_job(next_record(s, j, topic), j, &s->mems[s->n], e);
+    if (rc < 0) {
+        buf_release(&s->mems[s->n]);
+        return rc;
+    }
+    keep(s, j);
+    log_debug("submit", LS("id", s->jobs[s->n - 1].id), LZ("topic", topics_name(g->topics, topic)));
+    return 0;
+}
+
+int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j,
+                           int reason, const char *messagez, struct err *e)
+{
+    struct completion c = {
+        .state = STATE_FAILED,
+        .finished_at = j->created_at,
+        .reason = (enum reason)reason,
+        .error_message = str_z(messagez),
+        .queue_ms = -1,
+        .engine_ms = -1,
+        .first_token_ms = -1,
+        .total_ms = 0,
+    };
+    int rc;
+
+    (void)g;
+    if (s->n == s->room)
+        return err_set(e, ERR_TOO_LARGE, "more than %zu jobs in one publish", s->room);
+    job_step(j, EVENT_SUBMIT);
+    job_step(j, EVENT_FAIL);
+    rc = envelope_completion(next_record(s, j, TOPIC_COMPLETIONS), j, &c, NULL, &s->mems[s->n], e);
+    if (rc < 0) {
+        buf_release(&s->mems[s->n]);
+        return rc;
+    }
+    keep(s, j);
+    return 0;
+}
+
+static void count(const struct record *r)
+{
+    if (r->code == 0 && r->at.topic == TOPIC_COMPLETIONS)
+        metric_add(METRIC_JOBS_REFUSED, 1);
+    else if (r->code == 0)
+        metric_add(METRIC_JOBS_SUBMITTED, 1);
+    else if (r->code == ERR_EXISTS)
+        metric_add(METRIC_JOBS_REPEATED, 1);
+    else if (r->code == ERR_CONFLICT)
+        metric_add(METRIC_JOBS_CONFLICTED, 1);
+}
+
+static void on_ack(struct publish *p, int code)
+{
+    struct submission *s = LIST_ENTRY(p, struct submission, publish);
+    size_t i;
+
+    if (code == 0) {
+        for (i = 0; i < s->n; i++) {
+            count(&s->records[i]);
+            log_debug("acked", LS("id", s->jobs[i].id), LI("code", s->records[i].code));
+        }
+    }
+    s->on_done(s, code);
+}
+
+int submission_send(struct submission *s, const struct gateway *g, struct err *e)
+{
+    int rc;
+
+    assert(s->n > 0);
+    s->publish = (struct publish){.records = s->records, .n = s->n, .on_ack = on_ack};
+    rc = broker_publish(g->broker, &s->publish);
+    if (rc == ERR_FULL)
+        return err_set(e, rc, "the log has no room for more at the moment");
+    if (rc < 0)
+        return err_set(e, rc, "genq is stopping");
+    return 0;
+}
