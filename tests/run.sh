@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# All tests, on a fresh Debian 12 as root: installs what they need, builds every variant, runs them.
+#
+#   plain   as users build it: unit, contract and flow tests, checks of the tree
+#   asan    AddressSanitizer and UBSan, with the crash points that tests/chaos needs
+#   tsan    ThreadSanitizer
+#   fuzz    each parser of outside bytes, a few seconds each
+#
+# tests/run.sh [ctest arguments], e.g. tests/run.sh -R flow. VARIANTS="plain asan" picks variants.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${BUILD_DIR:-build-tests}
+read -ra variants <<<"${VARIANTS:-plain asan tsan fuzz}"
+
+deploy/packages.sh test
+mkdir -p "$out"
+
+configure() { # NAME cmake options…
+    local name=$1
+    shift
+    cmake -S . -B "$out/$name" -G Ninja -DGENQ_VARIANT="$name" "$@" >"$out/$name.log" 2>&1 &&
+        cmake --build "$out/$name" >>"$out/$name.log" 2>&1 || {
+        tail -40 "$out/$name.log" >&2
+        echo "tests/run.sh: building '$name' failed; all of it is in $out/$name.log" >&2
+        exit 1
+    }
+}
+
+: >"$out/CTestTestfile.cmake"
+for name in "${variants[@]}"; do
+    echo "building $name"
+    case $name in
+    plain) configure plain -DCMAKE_BUILD_TYPE=Release ;;
+    asan) configure asan -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" \
+        -DGENQ_SANITIZE=address -DGENQ_TEST_HOOKS=ON ;;
+    tsan) configure tsan -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" \
+        -DGENQ_SANITIZE=thread ;;
+    fuzz) configure fuzz -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" \
+        -DCMAKE_C_COMPILER=clang-14 -DGENQ_FUZZ=ON ;;
+    *)
+        echo "tests/run.sh: no variant '$name'" >&2
+        exit 2
+        ;;
+    esac
+    echo "subdirs($name)" >>"$out/CTestTestfile.cmake"
+done
+
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$PWD/tests/tsan.supp:second_deadlock_stack=1:report_thread_leaks=0}
+ctest --test-dir "$out" --output-on-failure -j "${JOBS:-3}" "$@"

@@ -1,0 +1,557 @@
+#include "base/clock.h"
+#include "base/metric.h"
+#include "tests/worker/rig.h"
+#include "worker/journal.h"
+#include <stdio.h>
+
+/* One worker on one stub engine. */
+struct bench {
+    struct rig r;
+    int pid, port;
+};
+
+static const char *fast[] = {"--latency-ms", "0", NULL};
+
+/* more: further YAML. The worker is not started yet. */
+static void open_bench(struct bench *b, const char *const *args, const char *morez)
+{
+    char yaml[1024];
+
+    b->port = stub_start(0, &b->pid, args);
+    snprintf(yaml, sizeof yaml,
+             "engines: [{name: n, url: \"http://127.0.0.1:%d\"}]\nretry: {base_ms: 5}\n%s", b->port,
+             morez);
+    rig_open(&b->r, yaml);
+}
+
+static void close_bench(struct bench *b)
+{
+    rig_close(&b->r);
+    stub_kill(b->pid);
+}
+
+TEST(a_job_runs_and_its_completion_is_kept)
+{
+    struct bench b;
+    int64_t start;
+
+    open_bench(&b, fast, "");
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"hello\","
+                     "\"metadata\":{\"x\":1}}");
+    start = clock_mono_ms();
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 1);
+    printf("# first job after %d ms\n", (int)(clock_mono_ms() - start));
+    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), 1);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"text\":\"echo: hello\"",
+                  "\"node\":\"n\"", "\"attempts\":1", "\"metadata\":{\"x\":1}",
+                  "\"outcome\":\"ok\"", "\"finish_reason\":\"stop\"", "\"error\":null");
+    CHECK_STR(str_z(worker_trouble(b.r.worker)), "");
+    close_bench(&b);
+}
+
+TEST(many_jobs_end_once_each)
+{
+    enum { N = 2000 };
+    struct bench b;
+    int64_t start;
+
+    open_bench(&b, fast, "");
+    rig_submit_many(&b.r, "j", N, "\"model\":\"stub\"");
+    start = clock_mono_ms();
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, N);
+    printf("# %d jobs in %d ms\n", N, (int)(clock_mono_ms() - start));
+    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), N);
+    CHECK_INT(stub_count("/api/generate 200"), N);
+    close_bench(&b);
+}
+
+TEST(bodies_beyond_prefetch_are_read_again_in_order)
+{
+    struct bench b;
+
+    open_bench(&b, fast, "worker: {prefetch: 3}\n");
+    rig_submit_many(&b.r, "lo", 150, "\"model\":\"stub\",\"priority\":\"low\"");
+    rig_submit_many(&b.r, "no", 150, "\"model\":\"stub\"");
+    rig_submit_many(&b.r, "ot", 150, "\"model\":\"stub\",\"tenant\":\"other\"");
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 450);
+    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), 450);
+    CHECK_INT(stub_count("/api/generate 200"), 450);
+    close_bench(&b);
+}
+
+TEST(records_that_are_no_jobs_block_nobody)
+{
+    static const char *const bad[] = {"", "{", "[1]", "{\"id\":\"x\"}", "\xff\xfe"};
+    struct broker_stat stat;
+    struct bench b;
+    size_t i, n = sizeof bad / sizeof bad[0];
+    int topic;
+
+    open_bench(&b, fast, "");
+    topic = topics_jobs(b.r.topics, STR("default"), PRIORITY_NORMAL);
+    for (i = 0; i < n; i++)
+        rig_publish_raw(&b.r, topic, str_z(bad[i]));
+    rig_publish_raw(&b.r, TOPIC_CONTROL, STR("{\"no\":1}"));
+    rig_publish_raw(&b.r, TOPIC_SCHEDULED, STR("nothing"));
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 1);
+    CHECK_INT(metric_get(METRIC_RECORDS_DEAD), n + 2);
+    rig_stop_worker(&b.r, 100);
+    rig_start_worker(&b.r);
+    broker_stat(b.r.broker, topic, &stat);
+    CHECK_INT(stat.n_waiting, 0);
+    broker_stat(b.r.broker, TOPIC_DEAD, &stat);
+    CHECK_INT(stat.end - stat.first, n + 2);
+    close_bench(&b);
+}
+
+TEST(a_failed_answer_is_tried_again)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault", "kind=status,code=500,times=2", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":3",
+                  "\"outcome\":\"failed\"", "\"outcome\":\"ok\"");
+    close_bench(&b);
+}
+
+TEST(attempts_are_exhausted)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault", "kind=drop", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"max_attempts\":3}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"failed\"", "\"attempts\":3", "attempts_exhausted",
+                  "3 of 3 attempts failed");
+    close_bench(&b);
+}
+
+TEST(an_engine_that_is_busy_costs_no_attempt)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault", "kind=status,code=503,times=3", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"max_attempts\":1}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1",
+                  "\"outcome\":\"refused\"");
+    close_bench(&b);
+}
+
+TEST(retry_after_is_kept)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault",
+                          "kind=status,code=429,times=1,retry_after=1", NULL};
+    struct bench b;
+    int64_t start;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    start = clock_mono_ms();
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
+    CHECK(clock_mono_ms() - start >= 990);
+    close_bench(&b);
+}
+
+TEST(an_engine_that_is_away_is_waited_for)
+{
+    struct bench b;
+
+    open_bench(&b, fast, "");
+    stub_kill(b.pid);
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"max_attempts\":1}");
+    rig_run(&b.r, 300);
+    CHECK(strstr(worker_trouble(b.r.worker), "no engine node is up") != NULL);
+    CHECK_INT(stub_start(b.port, &b.pid, fast), b.port);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
+    close_bench(&b);
+}
+
+TEST(an_engine_that_dies_in_the_middle_is_waited_for)
+{
+    const char *slow[] = {"--latency-ms", "2000", NULL};
+    struct bench b;
+
+    open_bench(&b, slow, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_submit(&b.r, "{\"id\":\"b\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_run(&b.r, 300);
+    CHECK_INT(metric_get(METRIC_JOBS_RUNNING), 2);
+    stub_kill(b.pid);
+    rig_run(&b.r, 200);
+    stub_start(b.port, &b.pid, fast);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":2", "\"outcome\":\"cut\"");
+    RIG_CHECK_JOB(&b.r, "b", "\"status\":\"succeeded\"", "\"attempts\":2");
+    close_bench(&b);
+}
+
+TEST(a_model_that_nobody_has)
+{
+    const char *args[] = {"--latency-ms", "0", "--model", "one", "--model", "two:latest", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "models: {small: {target: one}}\n");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"none\",\"prompt\":\"x\"}");
+    rig_submit(&b.r, "{\"id\":\"b\",\"model\":\"two\",\"prompt\":\"x\"}");
+    rig_submit(&b.r, "{\"id\":\"c\",\"model\":\"small\",\"prompt\":\"x\"}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"failed\"", "model_not_found", "one", "\"attempts\":0",
+                  "two:latest");
+    RIG_CHECK_JOB(&b.r, "b", "\"status\":\"succeeded\"", "\"model\":\"two\"");
+    RIG_CHECK_JOB(&b.r, "c", "\"status\":\"succeeded\"", "\"model\":\"small\"");
+    close_bench(&b);
+}
+
+TEST(the_jobs_own_fault_is_told_at_once)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault",
+                          "kind=status,code=400,body={\"error\":\"bad thing\"}", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"failed\"", "invalid_request", "bad thing",
+                  "\"attempts\":1");
+    close_bench(&b);
+}
+
+TEST(a_call_ends_at_its_timeout)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault", "kind=hang", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"timeout_ms\":100,"
+                     "\"max_attempts\":2}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"failed\"", "engine_timeout", "\"attempts\":2",
+                  "\"outcome\":\"timeout\"");
+    close_bench(&b);
+}
+
+TEST(a_stalled_stream_ends_at_its_limit)
+{
+    const char *args[] = {"--latency-ms", "0", "--fault", "kind=stall,times=1", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "worker: {between_tokens_ms: 100}\n");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"stream\":true}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":2",
+                  "\"outcome\":\"timeout\"");
+    close_bench(&b);
+}
+
+static bool has_delta(struct rig *r, void *data)
+{
+    live_events(r->live, STR("default"), STR("a"), 0, data);
+    return strstr(((struct buf *)data)->p, "event: delta") != NULL;
+}
+
+TEST(a_streamed_job_tells_its_tokens)
+{
+    const char *args[] = {"--latency-ms", "500", "--tokens", "5", NULL};
+    struct buf events;
+    struct bench b;
+
+    open_bench(&b, args, "");
+    buf_init(&events, 1 << 20);
+    buf_addz(&events, " ");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"stream\":true}");
+    rig_until(&b.r, has_delta, &events);
+    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), 0);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"text\":\"echo: x");
+    buf_release(&events);
+    close_bench(&b);
+}
+
+TEST(a_waiting_job_expires_without_a_slot)
+{
+    struct bench b;
+    char json[256];
+
+    open_bench(&b, fast, "");
+    stub_kill(b.pid);
+    rig_start_worker(&b.r);
+    snprintf(json, sizeof json,
+             "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"deadline\":%lld}",
+             (long long)clock_wall_ms() + 200);
+    rig_submit(&b.r, json);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"expired\"", "deadline_exceeded", "\"attempts\":0");
+    rig_close(&b.r);
+}
+
+TEST(a_cold_job_expires_too)
+{
+    struct bench b;
+    char extra[128];
+
+    open_bench(&b, fast, "worker: {prefetch: 1}\n");
+    stub_kill(b.pid);
+    rig_start_worker(&b.r);
+    snprintf(extra, sizeof extra, "\"model\":\"stub\",\"deadline\":%lld",
+             (long long)clock_wall_ms() + 300);
+    rig_submit_many(&b.r, "e", 100, extra);
+    rig_until_ended(&b.r, 100);
+    CHECK_INT(worker_ended(b.r.worker, STATE_EXPIRED), 100);
+    rig_close(&b.r);
+}
+
+TEST(a_running_job_is_broken_off_at_its_deadline)
+{
+    const char *slow[] = {"--latency-ms", "10000", NULL};
+    struct bench b;
+    char json[256];
+
+    open_bench(&b, slow, "");
+    rig_start_worker(&b.r);
+    snprintf(json, sizeof json,
+             "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"deadline\":%lld}",
+             (long long)clock_wall_ms() + 300);
+    rig_submit(&b.r, json);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"expired\"", "\"outcome\":\"cancelled\"");
+    rig_run(&b.r, 50);
+    CHECK_INT(stub_count(" abort "), 1);
+    close_bench(&b);
+}
+
+static bool is_running(struct rig *r, void *data)
+{
+    (void)r;
+    return metric_get(METRIC_JOBS_RUNNING) == *(int *)data;
+}
+
+TEST(a_cancelled_call_is_broken_off_and_its_tokens_are_noted)
+{
+    const char *slow[] = {"--latency-ms", "10000", NULL};
+    struct position at;
+    struct bench b;
+    int one = 1, none = 0;
+
+    open_bench(&b, slow, "");
+    rig_start_worker(&b.r);
+    at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_until(&b.r, is_running, &one);
+    rig_run(&b.r, 100);
+    rig_cancel(&b.r, "a", at);
+    rig_until(&b.r, is_running, &none);
+    rig_run(&b.r, 100);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"cancelled\"");
+    CHECK_INT(stub_count(" abort "), 1);
+    CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 1);
+    CHECK_INT(worker_ended(b.r.worker, STATE_CANCELLED), 0);
+    close_bench(&b);
+}
+
+TEST(an_attempt_that_began_after_its_job_was_cancelled_leaves_no_trace)
+{
+    struct live_view view;
+    struct position at;
+    struct bench b;
+
+    open_bench(&b, fast, "");
+    stub_kill(b.pid);
+    rig_start_worker(&b.r);
+    at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_run(&b.r, 100);
+    rig_cancel(&b.r, "a", at);
+    /* as if it had found its engine gone between the end and the order to cancel */
+    live_start(b.r.live, STR("default"), STR("a"), 1, STR("n"), 1, false);
+    live_requeue(b.r.live, STR("default"), STR("a"));
+    rig_run(&b.r, 200);
+    CHECK(!live_get(b.r.live, STR("default"), STR("a"), &view));
+    rig_close(&b.r);
+}
+
+TEST(a_cancelled_waiting_job_never_runs)
+{
+    const char *args[] = {"--latency-ms", "300", "--slots", "1", NULL};
+    struct position at;
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_submit_many(&b.r, "j", 4, "\"model\":\"stub\"");
+    at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"key=victim\"}");
+    rig_start_worker(&b.r);
+    rig_run(&b.r, 100);
+    rig_cancel(&b.r, "a", at);
+    rig_until_ended(&b.r, 4);
+    CHECK_INT(stub_count("victim"), 0);
+    CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 0);
+    close_bench(&b);
+}
+
+TEST(a_scheduled_job_runs_when_it_is_due)
+{
+    struct bench b;
+    int64_t due = clock_wall_ms() + 400;
+    char json[256];
+
+    open_bench(&b, fast, "");
+    snprintf(json, sizeof json,
+             "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"not_before\":%lld}",
+             (long long)due);
+    rig_submit(&b.r, json);
+    rig_start_worker(&b.r);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
+    CHECK(clock_wall_ms() >= due);
+    CHECK(clock_wall_ms() < due + 2000);
+    close_bench(&b);
+}
+
+TEST(a_scheduled_job_can_be_cancelled)
+{
+    struct broker_stat stat;
+    struct position at;
+    struct bench b;
+    char json[256];
+
+    open_bench(&b, fast, "");
+    rig_start_worker(&b.r);
+    snprintf(json, sizeof json,
+             "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"not_before\":%lld}",
+             (long long)clock_wall_ms() + 300);
+    at = rig_submit(&b.r, json);
+    rig_cancel(&b.r, "a", at);
+    rig_run(&b.r, 500);
+    CHECK_INT(stub_count("/api/generate"), 0);
+    broker_stat(b.r.broker, TOPIC_SCHEDULED, &stat);
+    CHECK_INT(stat.n_waiting, 0);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"cancelled\"");
+    close_bench(&b);
+}
+
+TEST(a_stop_lets_calls_end_and_the_next_start_goes_on)
+{
+    const char *args[] = {"--latency-ms", "100", NULL};
+    struct bench b;
+    int64_t n;
+
+    open_bench(&b, args, "");
+    rig_submit_many(&b.r, "j", 40, "\"model\":\"stub\"");
+    rig_start_worker(&b.r);
+    rig_run(&b.r, 250);
+    n = 0;
+    b.r.is_stopped = false;
+    rig_stop_worker(&b.r, 10000);
+    n = stub_count("/api/generate 200");
+    CHECK(n >= 4 && n < 40);
+    CHECK_INT(stub_count(" abort "), 0);
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 40 - n);
+    CHECK_INT(stub_count("/api/generate 200"), 40); /* none ran twice */
+    close_bench(&b);
+}
+
+TEST(a_stop_hands_back_what_does_not_end)
+{
+    const char *slow[] = {"--latency-ms", "10000", NULL};
+    struct bench b;
+
+    open_bench(&b, slow, "");
+    rig_submit_many(&b.r, "j", 4, "\"model\":\"stub\"");
+    rig_start_worker(&b.r);
+    rig_run(&b.r, 200);
+    rig_stop_worker(&b.r, 50);
+    stub_kill(b.pid);
+    stub_start(b.port, &b.pid, fast);
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 4);
+    RIG_CHECK_JOB(&b.r, "j3", "\"status\":\"succeeded\"", "\"attempts\":1");
+    close_bench(&b);
+}
+
+TEST(a_job_in_flight_at_two_crashes_is_poison)
+{
+    struct journal_key key;
+    struct position at;
+    struct bench b;
+    int i;
+
+    open_bench(&b, fast, "");
+    at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_submit(&b.r, "{\"id\":\"b\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    key = (struct journal_key){journal_topic(topics_name(b.r.topics, at.topic)), at.offset, 0};
+    for (i = 0; i < 2; i++) {
+        struct journal *j = journal_open("data/starts.journal", NULL);
+
+        CHECK(journal_start(j, &key, i + 1) >= 0);
+        if (i == 0) {
+            struct journal_key other = key;
+
+            other.offset++;
+            CHECK(journal_start(j, &other, 1) >= 0);
+        }
+        journal_close(j);
+    }
+    rig_start_worker(&b.r);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"failed\"", "poison", "\"attempts\":2");
+    RIG_CHECK_JOB(&b.r, "b", "\"status\":\"succeeded\"", "\"attempts\":2", "\"attempt\":2");
+    close_bench(&b);
+}
+
+TEST(an_openai_engine_is_found_out)
+{
+    const char *args[] = {"--latency-ms", "0", "--dialect", "openai", "--model", "stub", NULL};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"messages\":[{\"role\":\"user\","
+                     "\"content\":\"hi\"}]}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "echo: hi", "\"role\":\"assistant\"");
+    close_bench(&b);
+}
+
+TEST(json_is_parsed_and_asked_for_again)
+{
+    struct bench b;
+
+    open_bench(&b, fast, "");
+    rig_start_worker(&b.r);
+    rig_submit(&b.r,
+               "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"response_format\":{\"type\":"
+               "\"json_schema\",\"json_schema\":{\"name\":\"l\",\"schema\":{\"type\":\"object\","
+               "\"properties\":{\"label\":{\"type\":\"string\",\"enum\":[\"yes\",\"no\"]}}}}}}");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"json\":{\"label\":\"yes\"}");
+    close_bench(&b);
+}
+
+TEST(a_dead_node_s_jobs_go_to_the_other)
+{
+    const char *args[] = {"--latency-ms", "20", NULL};
+    int pids[2], ports[2], i;
+    char yaml[512];
+    struct rig r;
+
+    for (i = 0; i < 2; i++)
+        ports[i] = stub_start(0, &pids[i], args);
+    snprintf(yaml, sizeof yaml,
+             "engines: [{name: n0, url: \"http://127.0.0.1:%d\"}, {name: n1, url: "
+             "\"http://127.0.0.1:%d\"}]\nretry: {base_ms: 5}\n",
+             ports[0], ports[1]);
+    rig_open(&r, yaml);
+    rig_submit_many(&r, "j", 200, "\"model\":\"stub\"");
+    rig_start_worker(&r);
+    rig_run(&r, 200);
+    stub_kill(pids[0]);
+    rig_until_ended(&r, 200);
+    CHECK_INT(worker_ended(r.worker, STATE_SUCCEEDED), 200);
+    rig_close(&r);
+    stub_kill(pids[1]);
+}
