@@ -213,6 +213,7 @@ def cpu_s(pid):
 def test_waiters_that_leave_take_no_time():
     body = b'{"id":"slow","model":"stub","prompt":"p"}'
     with World(stub=["--latency-ms", "60000"]) as w:
+        w.submit(id="slow", prompt="p")  # a POST also counts as waiting until its job is on disk
         waiters = []
         for request in (post(b"Content-Length: %d" % len(body), body).replace(b"jobs ", b"jobs?wait=60s "),
                         b"GET /api/v1/jobs/slow?wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n",
