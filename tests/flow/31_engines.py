@@ -75,7 +75,7 @@ def test_streams_and_plain_answers_agree_in_both_dialects():
             for kind, body in bodies.items():
                 for stream in (False, True):
                     job = {"model": model, "stream": stream, **body}
-                    done = w.post("/api/v1/jobs?wait=30s", job).json
+                    done = w.post("/api/v1/jobs?wait=60s", job).json
                     assert done["status"] == "succeeded", done
                     assert done["output"]["text"] == "echo: say \u00e4\U0001f600\"\\\n it", done
                     assert done["output"]["finish_reason"] == "stop", done

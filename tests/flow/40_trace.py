@@ -31,7 +31,7 @@ def trace(w, job_id):
 
 def test_a_job_passes_these_steps_in_this_order():
     with World(config=CONFIG) as w:
-        done = w.post("/api/v1/jobs?wait=30s", {"model": "stub", "prompt": "p", "id": "t1"})
+        done = w.post("/api/v1/jobs?wait=60s", {"model": "stub", "prompt": "p", "id": "t1"})
         assert done.json["status"] == "succeeded", done
         seen = wait_for(lambda: (lambda t: t and t[-1]["event"] == "ended" and t)(trace(w, "t1")),
                         "the last step")
