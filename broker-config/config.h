@@ -5,7 +5,7 @@
 #include "base/str.h"
 
 enum engine_api { ENGINE_API_AUTO, ENGINE_API_OLLAMA, ENGINE_API_OPENAI };
-enum broker_kind { BROKER_KIND_SQLITE };
+enum broker_kind { BROKER_KIND_SQLITE, BROKER_KIND_KAFKA };
 enum broker_sync { BROKER_SYNC_FULL, BROKER_SYNC_NORMAL };
 enum log_format_setting { LOG_FORMAT_AUTO, LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
@@ -28,12 +28,15 @@ struct config {
     char *data, *listen;
     enum broker_kind broker_kind;
     enum broker_sync broker_sync;
+    char *broker_servers, *broker_prefix;
+    char **broker_properties, **broker_producer, **broker_consumer; /* NULL-terminated "name: value" */
+    int64_t broker_partitions, broker_replication, broker_min_insync; /* the last two 0: auto */
     int64_t worker_lookahead, worker_prefetch, worker_drain_ms;
     int64_t worker_first_token_ms, worker_between_tokens_ms, worker_connect_ms;
     int64_t health_interval_ms, health_timeout_ms, health_fall, health_rise;
     int64_t retry_attempts, retry_base_ms, retry_cap_ms;
     int64_t retention_jobs_days;
-    int64_t limits_body_bytes, limits_queued_jobs, limits_disk_free_bytes;
+    int64_t limits_body_bytes, limits_record_bytes, limits_queued_jobs, limits_disk_free_bytes;
     int64_t limits_connections, limits_stream_bytes;
     int log_level; /* enum log_level */
     enum log_format_setting log_format;

@@ -213,8 +213,7 @@ struct config_engine *config_add_engine(struct config *c)
     return en;
 }
 
-const struct config_engine *config_same_name(const struct config *c,
-                                             const struct config_engine *en)
+const struct config_engine *config_same_name(const struct config *c, const struct config_engine *en)
 {
     size_t i;
 
@@ -308,8 +307,8 @@ static int load_model(struct loader *l, const struct yaml *y)
     if (rc)
         err_prefix(l->e, "a model's name");
     else if (!config_has_queue(l->c, str_z(m->queue)))
-        rc = err_set(l->e, ERR_INVALID, "%s: queue: \"%s\" is not among queues", m->alias,
-                     m->queue);
+        rc =
+            err_set(l->e, ERR_INVALID, "%s: queue: \"%s\" is not among queues", m->alias, m->queue);
     if (rc)
         return fail_value(l, y, STR("models"));
     if (!m->target[0]) {
@@ -347,6 +346,30 @@ static int check_listen(struct loader *l, const struct yaml *y)
     return fail_value(l, y, STR("listen"));
 }
 
+/* What Kafka takes in a topic's name. */
+static int check_prefix(struct loader *l, const struct yaml *y)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+    if (l->c->broker_prefix[strspn(l->c->broker_prefix, letters)] == '\0')
+        return 0;
+    err_set(l->e, ERR_INVALID, "must be of letters, digits, '.', '_' and '-'");
+    return fail_value(l, y, STR("broker.prefix"));
+}
+
+static int check_broker(struct loader *l, const struct yaml *tree)
+{
+    const struct yaml *broker = yaml_member(tree, STR("broker"));
+    const struct yaml *prefix = broker ? yaml_member(broker, STR("prefix")) : NULL;
+    int rc = prefix ? check_prefix(l, prefix) : 0;
+
+    if (rc || l->c->broker_kind != BROKER_KIND_KAFKA || l->c->broker_servers[0])
+        return rc;
+    err_set(l->e, ERR_INVALID, "kind: kafka needs servers: \"host:port,…\"");
+    return fail_value(l, broker, STR("broker"));
+}
+
 /* Queues come before the models that name them. */
 static int load_lists(struct loader *l, const struct yaml *tree)
 {
@@ -373,5 +396,7 @@ int config_load_tree(struct config *c, const struct yaml *tree, const char *name
     listen = rc ? NULL : yaml_member(tree, STR("listen"));
     if (listen)
         rc = check_listen(&l, listen);
+    if (rc == 0)
+        rc = check_broker(&l, tree);
     return rc ? rc : load_lists(&l, tree);
 }

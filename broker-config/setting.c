@@ -187,7 +187,7 @@ static int read_element(const struct setting *s, const struct yaml *y, struct bu
         return setting_check_text(y->scalar, 1, NAME_MAX_BYTES, e);
     }
     if (!is_token(y->name) || y->name.n > NAME_MAX_BYTES)
-        return err_set(e, ERR_INVALID, "\"%.*s\" is no header's name", STR_ARG(y->name));
+        return err_set(e, ERR_INVALID, "\"%.*s\" is no name", STR_ARG(y->name));
     rc = setting_check_text(y->scalar, 0, VALUE_MAX_BYTES, e);
     buf_addf(out, "%.*s: %.*s", STR_ARG(y->name), STR_ARG(y->scalar));
     return rc;

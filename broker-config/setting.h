@@ -13,7 +13,7 @@ enum setting_type {
     SETTING_ENUM,     /* an enum */
     SETTING_REAL,     /* double >= 0 */
     SETTING_NAMES,    /* char **, NULL-terminated; max is how many */
-    SETTING_PAIRS     /* the same, of "Name: value"; header fields of HTTP */
+    SETTING_PAIRS     /* the same, of "name: value"; header fields, properties */
 };
 
 struct setting {

@@ -2,7 +2,7 @@
 #include "broker-config/config.h"
 #include "broker-config/setting.h"
 
-static const char *const kind_names[] = {"sqlite", NULL};
+static const char *const kind_names[] = {"sqlite", "kafka", NULL};
 static const char *const sync_names[] = {"full", "normal", NULL};
 static const char *const level_names[] = {"debug", "info", "warn", "error", NULL};
 static const char *const format_names[] = {"auto", "json", "text", NULL};
@@ -16,19 +16,19 @@ static const char *const api_names[] = {"auto", "ollama", "openai", NULL};
 #define AS_names(dflt) .type = SETTING_NAMES, .defaultz = dflt
 #define AS_pairs(dflt) .type = SETTING_PAIRS, .defaultz = dflt
 #define OF(names_, dflt) .type = SETTING_ENUM, .names = names_, .defaultz = dflt
-#define AS_enum_sqlite(dflt) OF(kind_names, dflt)
+#define AS_enum_broker_kind(dflt) OF(kind_names, dflt)
 #define AS_enum_full_normal(dflt) OF(sync_names, dflt)
 #define AS_enum_log_level(dflt) OF(level_names, dflt)
 #define AS_enum_log_format(dflt) OF(format_names, dflt)
 #define AS_enum_engine_api(dflt) OF(api_names, dflt)
 
-#define ROW(struct_, path, member, type_, dflt, min_, max_, doc)                                   \
-    {.pathz = path,                                                                                \
-     AS_##type_(dflt),                                                                             \
-     .at = offsetof(struct struct_, member),                                                       \
-     .size = sizeof(((struct struct_ *)0)->member),                                                \
-     .min = min_,                                                                                  \
-     .max = max_,                                                                                  \
+#define ROW(struct_, path, member, type_, dflt, min_, max_, doc) \
+    {.pathz = path, \
+     AS_##type_(dflt), \
+     .at = offsetof(struct struct_, member), \
+     .size = sizeof(((struct struct_ *)0)->member), \
+     .min = min_, \
+     .max = max_, \
      .docz = doc},
 
 static const struct setting main_rows[] = {
@@ -47,10 +47,10 @@ static const struct setting model_rows[] = {
 #undef MODEL_SETTING
 };
 
-static const char *const main_unbuilt[] = {
-    "redis", "auth", "filter", "cache", "telemetry", "broker.kind: kafka", "broker.servers",
-    "broker.prefix", "broker.properties", "worker.queues", "worker.name", "worker.listen",
-    "limits.record_bytes", "limits.without_redis", NULL};
+static const char *const main_unbuilt[] = {"redis",       "auth",          "filter",
+                                           "cache",       "telemetry",     "worker.queues",
+                                           "worker.name", "worker.listen", "limits.without_redis",
+                                           NULL};
 static const char *const main_others[] = {"engines", "models", "queues", NULL};
 static const char *const model_unbuilt[] = {"fallback", NULL};
 static const char *const none[] = {NULL};

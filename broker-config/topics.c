@@ -8,8 +8,6 @@
 
 static_assert(TOPIC_COMPLETIONS == 0, "a record of zeros has no source");
 
-#define PREFIX "genq."
-
 struct name {
     struct map_node node; /* first */
     char *namez;
@@ -18,13 +16,13 @@ struct name {
 
 struct topics {
     struct map by_name, by_queue;
-    struct name *names;  /* by topic */
+    struct name *names; /* by topic */
     struct name *queues;
     size_t n, n_queues;
 };
 
-static const char *const fixed_names[] = {
-#define TOPIC(id, suffix, doc) PREFIX suffix,
+static const char *const suffixes[] = {
+#define TOPIC(id, suffix, doc) suffix,
 #include "broker-config/topic.def"
 #undef TOPIC
 };
@@ -39,24 +37,34 @@ static void add(struct map *m, struct name *n, char *namez, int topic)
     map_put(m, &n->node, str_z(namez));
 }
 
-static char *jobs_name(const char *queuez, enum priority p)
+static char *jobs_name(const char *prefixz, const char *queuez, enum priority p)
 {
     struct buf b;
 
     buf_init(&b, 1024);
-    buf_addf(&b, PREFIX "jobs.%s.%s", queuez, priority_names[p]);
-    assert(!b.is_over); /* the config bounds a queue's name */
+    buf_addf(&b, "%s.jobs.%s.%s", prefixz, queuez, priority_names[p]);
+    assert(!b.is_over); /* the config bounds prefix and queue */
     return buf_take(&b, NULL);
 }
 
-static void add_queue(struct topics *t, size_t q, const char *queuez)
+static char *fixed_name(const char *prefixz, const char *suffixz)
+{
+    struct buf b;
+
+    buf_init(&b, 1024);
+    buf_addf(&b, "%s.%s", prefixz, suffixz);
+    return buf_take(&b, NULL);
+}
+
+static void add_queue(struct topics *t, const char *prefixz, size_t q, const char *queuez)
 {
     int first = TOPIC_JOBS + (int)q * PRIORITY_COUNT_;
     int p;
 
     add(&t->by_queue, &t->queues[q], xstrdup(str_z(queuez)), first);
     for (p = 0; p < PRIORITY_COUNT_; p++)
-        add(&t->by_name, &t->names[first + p], jobs_name(queuez, (enum priority)p), first + p);
+        add(&t->by_name, &t->names[first + p], jobs_name(prefixz, queuez, (enum priority)p),
+            first + p);
 }
 
 struct topics *topics_new(const struct config *c)
@@ -72,9 +80,9 @@ struct topics *topics_new(const struct config *c)
     t->names = xcalloc(t->n, sizeof *t->names);
     t->queues = xcalloc(t->n_queues, sizeof *t->queues);
     for (i = 0; i < TOPIC_JOBS; i++)
-        add(&t->by_name, &t->names[i], xstrdup(str_z(fixed_names[i])), (int)i);
+        add(&t->by_name, &t->names[i], fixed_name(c->broker_prefix, suffixes[i]), (int)i);
     for (i = 0; i < t->n_queues; i++)
-        add_queue(t, i, c->queues[i]);
+        add_queue(t, c->broker_prefix, i, c->queues[i]);
     return t;
 }
 

@@ -127,8 +127,6 @@ TEST(what_is_not_built_yet_says_so)
     check_error("filter: {}", "g.yaml:1:1: filter: not built yet");
     check_error("cache: {}", "g.yaml:1:1: cache: not built yet");
     check_error("telemetry: {}", "g.yaml:1:1: telemetry: not built yet");
-    check_error("broker: {kind: kafka}", "g.yaml:1:16: broker.kind: kafka: not built yet");
-    check_error("broker: {servers: a}", "g.yaml:1:10: broker.servers: not built yet");
     check_error("worker: {queues: auto}", "g.yaml:1:10: worker.queues: not built yet");
     check_error("models: {m: {fallback: []}}", "g.yaml:1:14: models: fallback: not built yet");
 }
@@ -141,7 +139,11 @@ TEST(wrong_types_and_ranges_are_named_with_their_place)
     check_error("data: \"a\\nb\"", "g.yaml:1:7: data: must hold no control characters");
     check_error("broker: full", "g.yaml:1:9: broker: must be a map");
     check_error("broker: {sync: half}", "g.yaml:1:16: broker.sync: must be one of full, normal");
-    check_error("broker: {kind: x}", "g.yaml:1:16: broker.kind: must be sqlite");
+    check_error("broker: {kind: x}", "g.yaml:1:16: broker.kind: must be one of sqlite, kafka");
+    check_error("broker: {kind: kafka}", "g.yaml:1:9: broker: kind: kafka needs servers: "
+                                         "\"host:port,…\"");
+    check_error("broker: {prefix: a/b}", "g.yaml:1:18: broker.prefix: must be of letters, digits, "
+                                         "'.', '_' and '-'");
     check_error("retry: {attempts: \"5\"}",
                 "g.yaml:1:19: retry.attempts: must be a whole number");
     check_error("retry: {attempts: 1.5}", "g.yaml:1:19: retry.attempts: must be a whole number");
@@ -187,7 +189,7 @@ TEST(engines_are_checked)
     check_error("engines: [{url: http://h, models: a}]",
                 "g.yaml:1:35: engines: models: must be a list");
     check_error("engines: [{url: http://h, headers: {\"a b\": c}}]",
-                "g.yaml:1:36: engines: headers: \"a b\" is no header's name");
+                "g.yaml:1:36: engines: headers: \"a b\" is no name");
     check_error("engines: [{url: http://h, headers: {a: \"b\\r\\nc\"}}]",
                 "g.yaml:1:36: engines: headers: must hold no control characters");
     check_error("engines: [{url: http://h, api_key: k, headers: {authorization: x}}]",

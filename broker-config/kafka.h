@@ -1,0 +1,121 @@
+/* Private to the files of the Kafka driver, the ones that may include rdkafka.h: clients made from
+ * the config, records to messages and back, and the seams between the driver's parts.
+ *
+ *     kafka_publish.c  records into topics, acknowledged; kafka_outbox.c keeps on disk what Kafka
+ *                      could not take in time
+ *     kafka_group.c    the consumer group over job topics and `scheduled`: rebalances, commits
+ *     kafka_feed.c     one partition to a subscription: window, order, offsets
+ *     kafka_read.c     records looked up by offset, and the take-over check, on a thread of its own
+ *     kafka_follow.c   all topics into the store, on a thread of its own (where there are hooks)
+ *     broker_kafka.c   the driver: these parts behind broker.h */
+#pragma once
+#include "broker-config/broker.h"
+#include <librdkafka/rdkafka.h>
+
+/* ---- clients (kafka_client.c) ---- */
+
+enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER };
+
+/* Properties of the config for this role, ours under them; its log goes to ours, opaque is `data`.
+ * NULL and *e naming the property that librdkafka refuses. Taken by kafka_client_new, else
+ * rd_kafka_conf_destroy. */
+rd_kafka_conf_t *kafka_conf(const struct config *c, enum kafka_role role, void *data,
+                            struct err *e);
+/* Sets a property that must hold, whatever the config says. ERR_INVALID. */
+int kafka_conf_set(rd_kafka_conf_t *conf, const char *namez, const char *valuez, struct err *e);
+/* Takes conf also on failure. */
+rd_kafka_t *kafka_client_new(enum kafka_role role, rd_kafka_conf_t *conf, struct err *e);
+
+/* Largest record, in bytes: limits.record_bytes, or what it stands for. */
+int64_t kafka_record_bytes(const struct config *c);
+
+/* librdkafka's error as ours. */
+int kafka_code(rd_kafka_resp_err_t err);
+int kafka_fail(struct err *e, rd_kafka_resp_err_t err, const char *whatz);
+
+/* ---- records and messages (kafka_record.c) ---- */
+
+/* The message as a record of `topic`; its bytes are the message's. Of headers of one name the last
+ * counts; others are left out. source is what the genq_source header says where that is a topic
+ * of ours, else none. */
+void kafka_record(const struct topics *t, int topic, const rd_kafka_message_t *m, struct record *r);
+/* Hands r to the producer, without copying its value: r->at.topic, key, value, headers, ts_ms (0:
+ * now); genq_source is added where r->source is one and the header is not there. `opaque` comes
+ * back in the delivery report. */
+rd_kafka_resp_err_t kafka_produce(rd_kafka_t *rk, const struct topics *t, const struct record *r,
+                                  void *opaque);
+
+/* ---- publishing (kafka_publish.c) ---- */
+
+struct kafka_publisher;
+struct kafka_follow;
+
+struct kafka_publisher_options {
+    const struct config *config;
+    const struct topics *topics;
+    size_t max_pending_bytes;
+    struct kafka_follow *follow; /* its verdicts become the records' codes; NULL: there is none */
+    /* A source was finished: the record that takes its place is durable at `by`. In the order of
+     * acknowledgement; on the publisher's thread, before the publish's on_ack. */
+    void (*on_finished)(void *data, struct position source, struct position by);
+    void *data;
+};
+
+struct kafka_publisher *kafka_publisher_open(const struct kafka_publisher_options *o,
+                                             struct err *e);
+int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish); /* any thread */
+/* Whether the outbox holds the record that finishes `source`: its job must not run again. */
+bool kafka_publisher_owes(struct kafka_publisher *p, struct position source); /* any thread */
+int kafka_publisher_health(struct kafka_publisher *p, struct err *e);         /* any thread */
+/* Waits for what is on its way (2 s at most; what has a source goes to the outbox, the rest fails
+ * with ERR_CLOSED); no on_ack comes after it. */
+void kafka_publisher_close(struct kafka_publisher *p);
+
+/* ---- consuming (kafka_group.c) ---- */
+
+struct kafka_group;
+
+struct kafka_group_options {
+    const struct config *config;
+    const struct topics *topics;
+    uv_loop_t *loop;
+    struct kafka_publisher *publisher; /* asked whether it owes a source */
+};
+
+/* Loop's thread, but where marked. The group is "<prefix>.workers". */
+struct kafka_group *kafka_group_open(const struct kafka_group_options *o, struct err *e);
+int kafka_group_subscribe(struct kafka_group *g, int topic, const struct subscription *s,
+                          struct err *e);
+void kafka_group_finish(struct kafka_group *g, struct position at);
+/* Any thread: `source` is finished, by the record at `by`. */
+void kafka_group_note(struct kafka_group *g, struct position source, struct position by);
+int kafka_group_read(struct kafka_group *g, struct broker_read *r);
+/* Any thread; of the partitions that this process has. */
+void kafka_group_stat(struct kafka_group *g, int topic, struct broker_stat *out);
+int kafka_group_health(struct kafka_group *g, struct err *e); /* any thread */
+void kafka_group_close(struct kafka_group *g);
+
+/* ---- following (kafka_follow.c) ---- */
+
+struct kafka_follow_options {
+    const struct config *config;
+    const struct topics *topics;
+    struct broker_hooks hooks; /* apply is set */
+};
+
+/* Waits until one record has been applied to the store and committed there. */
+struct kafka_waiter {
+    struct position at;
+    int code, detail; /* apply's verdict */
+    void (*on_applied)(struct kafka_waiter *w);
+    struct kafka_waiter *next; /* follow's */
+    int64_t deadline_ms;       /* follow's */
+};
+
+struct kafka_follow *kafka_follow_open(const struct kafka_follow_options *o, struct err *e);
+/* Any thread. on_applied comes once, in this call or on the follow's thread; when the store lags by
+ * more than 10 s, or closes, with code 0: the record is in the log. */
+void kafka_follow_wait(struct kafka_follow *f, struct kafka_waiter *w);
+void kafka_follow_stat(struct kafka_follow *f, int topic, struct broker_stat *out); /* any thread */
+int kafka_follow_health(struct kafka_follow *f, struct err *e);                     /* any thread */
+void kafka_follow_close(struct kafka_follow *f);

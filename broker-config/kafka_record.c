@@ -1,0 +1,60 @@
+/* A record as a message of Kafka's, both ways. */
+#include "broker-config/kafka.h"
+
+void kafka_record(const struct topics *t, int topic, const rd_kafka_message_t *m, struct record *r)
+{
+    rd_kafka_timestamp_type_t how;
+    rd_kafka_headers_t *headers;
+    enum record_header h;
+    const char *namez;
+    const void *value;
+    size_t i, n;
+
+    *r = (struct record){.at = {topic, m->partition, m->offset},
+                         .key = str_of(m->key, m->key_len),
+                         .value = str_of(m->payload, m->len),
+                         .source = POSITION_NONE};
+    r->ts_ms = rd_kafka_message_timestamp(m, &how);
+    if (rd_kafka_message_headers(m, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+        return;
+    for (i = 0; rd_kafka_header_get_all(headers, i, &namez, &value, &n) == 0; i++)
+        if (record_header_parse(str_z(namez), &h) && value)
+            r->headers[h] = str_of(value, n);
+    if (r->headers[HEADER_SOURCE].p)
+        position_parse(t, r->headers[HEADER_SOURCE], &r->source);
+}
+
+static void add(rd_kafka_headers_t *headers, enum record_header h, struct str value)
+{
+    rd_kafka_header_add(headers, record_header_name(h), -1, value.p, (ssize_t)value.n);
+}
+
+static rd_kafka_headers_t *make_headers(const struct topics *t, const struct record *r)
+{
+    rd_kafka_headers_t *headers = rd_kafka_headers_new(HEADER_COUNT_);
+    char source[POSITION_TEXT_MAX];
+    int h;
+
+    for (h = 0; h < HEADER_COUNT_; h++)
+        if (r->headers[h].p)
+            add(headers, (enum record_header)h, r->headers[h]);
+    if (topics_is_source(r->source.topic) && !r->headers[HEADER_SOURCE].p) {
+        position_format(t, r->source, source);
+        add(headers, HEADER_SOURCE, str_z(source));
+    }
+    return headers;
+}
+
+rd_kafka_resp_err_t kafka_produce(rd_kafka_t *rk, const struct topics *t, const struct record *r,
+                                  void *opaque)
+{
+    rd_kafka_headers_t *headers = make_headers(t, r);
+    rd_kafka_resp_err_t err = rd_kafka_producev(
+        rk, RD_KAFKA_V_TOPIC(topics_name(t, r->at.topic)), RD_KAFKA_V_KEY(r->key.p, r->key.n),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value.p, r->value.n), RD_KAFKA_V_TIMESTAMP(r->ts_ms),
+        RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(opaque), RD_KAFKA_V_END);
+
+    if (err)
+        rd_kafka_headers_destroy(headers);
+    return err;
+}
