@@ -56,6 +56,9 @@ struct subscription {
     void (*on_caught_up)(void *data, int topic);
     void *data;
     size_t window; /* deliver no more while this many of a topic are delivered and unfinished */
+    /* The partition goes to another process: forget what has not started; gives how many of its
+     * records are still being worked on, and may be finished for a while. NULL: none ever are. */
+    size_t (*on_revoked)(void *data, int topic, int partition);
 };
 
 struct broker_read {
@@ -83,6 +86,9 @@ struct broker_options {
 
 struct broker_ops {
     const char *namez;
+    /* Others publish to this log too, and what `apply` turned away stays in it: a job may come
+     * twice, and a job that has ended may come. */
+    bool is_shared;
     /* Opens the log in config->data (which the caller has locked). ERR_CORRUPT: a foreign or damaged
      * file, left untouched; ERR_IO; ERR_FULL. */
     struct broker *(*open)(const struct broker_options *o, struct err *e);
@@ -111,6 +117,11 @@ struct broker {
 
 /* Opens the driver that config->broker_kind names. */
 struct broker *broker_open(const struct broker_options *o, struct err *e);
+
+static inline bool broker_is_shared(const struct broker *b)
+{
+    return b->ops->is_shared;
+}
 
 static inline int broker_publish(struct broker *b, struct publish *p)
 {

@@ -32,6 +32,8 @@ static void drop(struct worker *w, struct task *t)
         return;
     }
     waiting_detach(w, t);
+    if (broker_is_shared(w->broker)) /* who cancelled it could only finish what it held itself */
+        broker_finish(w->broker, task_at(t));
     if (!t->is_reading && task_is_ready(t) && t->body->n_calls > 0)
         publish_wasted(w, t);
     else
@@ -43,6 +45,8 @@ static void cancel(struct worker *w, struct str tenant, struct str id)
     uint64_t hash = tasks_hash(&w->tasks, tenant, id);
     struct task *t = tasks_find(&w->tasks, hash, NULL), *next;
 
+    if (broker_is_shared(w->broker))
+        settled_add(&w->settled, tenant, id); /* its record may come yet */
     for (; t; t = next) {
         next = tasks_find(&w->tasks, hash, t);
         if (is_job(t, tenant, id))
@@ -84,7 +88,10 @@ static void on_caught_up(void *data, int topic)
 
 int cancel_start(struct worker *w, struct err *e)
 {
-    struct subscription s = {on_records, on_caught_up, w, (size_t)w->config->worker_lookahead};
+    struct subscription s = {.on_records = on_records,
+                             .on_caught_up = on_caught_up,
+                             .data = w,
+                             .window = (size_t)w->config->worker_lookahead};
 
     return broker_subscribe(w->broker, TOPIC_CONTROL, &s, e);
 }

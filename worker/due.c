@@ -177,7 +177,9 @@ void due_init(struct worker *w)
 
 int due_start(struct worker *w, struct err *e)
 {
-    struct subscription s = {on_records, NULL, w, (size_t)w->config->worker_lookahead};
+    struct subscription s = {.on_records = on_records,
+                             .data = w,
+                             .window = (size_t)w->config->worker_lookahead};
 
     return broker_subscribe(w->broker, TOPIC_SCHEDULED, &s, e);
 }

@@ -48,6 +48,8 @@ static void on_sent(struct outgoing *o, int code)
         return;
     }
     log_debug("ended", LS("id", r->out.record.key), LI("code", code));
+    if (code == 0 && broker_is_shared(w->broker))
+        settled_add(&w->settled, r->out.record.headers[HEADER_TENANT], r->out.record.key);
     if (code == 0)
         w->ended[r->state]++;
     else if (code != ERR_EXISTS) /* it had ended already: the store counts that */

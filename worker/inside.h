@@ -5,6 +5,7 @@
 #include "worker/outbox.h"
 #include "worker/pool.h"
 #include "worker/schedule.h"
+#include "worker/settled.h"
 #include "worker/worker.h"
 
 /* Bodies in memory: load.c. */
@@ -41,6 +42,7 @@ struct worker {
     struct outbox outbox;
     struct loader loader;
     struct due due;
+    struct settled settled;   /* stays empty where the log is ours alone */
     struct alarms retries;    /* tasks, monotonic */
     struct alarms not_before; /* tasks, wall */
     struct alarms deadlines;  /* struct deadline, wall */

@@ -81,7 +81,9 @@ struct job *intake_parse(const struct record *r, struct err *e)
     if (job->id.n > 0 && job->tenant.n > 0 && job->model.n > 0)
         return job;
     err_set(e, ERR_INVALID, "%s is missing",
-            job->id.n == 0 ? "id" : job->tenant.n == 0 ? "tenant" : "model");
+            job->id.n == 0       ? "id"
+            : job->tenant.n == 0 ? "tenant"
+                                 : "model");
     job_release(job);
     free(job);
     return NULL;
@@ -153,6 +155,36 @@ static void take(struct worker *w, const struct record *r, struct job *job)
     waiting_add(w, t, not_before);
 }
 
+static bool has_same_digest(const struct job *a, const struct job *b)
+{
+    uint8_t da[SHA256_LEN], db[SHA256_LEN];
+
+    job_digest(a, da);
+    job_digest(b, db);
+    return memcmp(da, db, sizeof da) == 0;
+}
+
+/* Its id waits or runs here already, or its completion is in the log: it does not run again. Takes
+ * job when it does not. */
+static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
+{
+    const struct task *first =
+        tasks_find(&w->tasks, tasks_hash(&w->tasks, job->tenant, job->id), NULL);
+    bool is_settled = settled_has(&w->settled, job->tenant, job->id);
+
+    if (!broker_is_shared(w->broker) || (!first && !is_settled))
+        return false;
+    log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
+             LI("offset", r->at.offset));
+    if (first && task_is_ready(first) && !has_same_digest(first->body->job, job))
+        intake_bury(w, r, "id_conflict");
+    else
+        broker_finish(w->broker, r->at);
+    job_release(job);
+    free(job);
+    return true;
+}
+
 static void on_records(void *data, const struct record *records, size_t n)
 {
     struct worker *w = data;
@@ -162,10 +194,10 @@ static void on_records(void *data, const struct record *records, size_t n)
 
     for (i = 0; i < n && !w->is_stopping; i++) {
         job = intake_parse(&records[i], &e);
-        if (job)
-            take(w, &records[i], job);
-        else
+        if (!job)
             intake_bury(w, &records[i], e.msg);
+        else if (!is_repeat(w, &records[i], job))
+            take(w, &records[i], job);
     }
 }
 
@@ -178,9 +210,42 @@ static void on_caught_up(void *data, int topic)
         journal_forget_unseen(w->journal);
 }
 
+struct leaving {
+    struct worker *w;
+    int topic, partition;
+    size_t n_busy;
+};
+
+static void leave(struct task *t, void *data)
+{
+    struct leaving *l = data;
+
+    if (t->topic != l->topic || t->partition != l->partition || t->is_gone)
+        return;
+    if (t->place == TASK_RUNNING || t->place == TASK_ENDING) {
+        l->n_busy++;
+        return;
+    }
+    waiting_detach(l->w, t);
+    waiting_forget(l->w, t);
+}
+
+/* The partition goes to another worker. */
+static size_t on_revoked(void *data, int topic, int partition)
+{
+    struct leaving l = {data, topic, partition, 0};
+
+    tasks_each(&l.w->tasks, leave, &l);
+    return l.n_busy;
+}
+
 int intake_start(struct worker *w, struct err *e)
 {
-    struct subscription s = {on_records, on_caught_up, w, (size_t)w->config->worker_lookahead};
+    struct subscription s = {.on_records = on_records,
+                             .on_caught_up = on_caught_up,
+                             .on_revoked = on_revoked,
+                             .data = w,
+                             .window = (size_t)w->config->worker_lookahead};
     int topic, rc, n = (int)topics_count(w->topics);
 
     for (topic = TOPIC_JOBS; topic < n; topic++)

@@ -145,6 +145,7 @@ static void init_roles(struct worker *w, struct nodes *nodes)
     init_handles(w);
     w->inbox = inbox_new(w->loop, INBOX_MESSAGES);
     tasks_init(&w->tasks);
+    settled_init(&w->settled);
     list_init(&w->runs);
     w->schedule = pool.schedule;
     outbox_init(&w->outbox, w->broker, w->inbox, w->loop);
@@ -267,6 +268,7 @@ void worker_free(struct worker *w)
     load_release(w);
     due_release(w);
     tasks_release(&w->tasks);
+    settled_release(&w->settled);
     alarms_release(&w->retries);
     alarms_release(&w->not_before);
     alarms_release(&w->deadlines);

@@ -748,7 +748,7 @@ static void on_records_close(void *data, const struct record *records, size_t n)
 ON_DRIVERS(close_may_be_called_from_on_records)
 {
     int n_calls = 0;
-    struct subscription s = {on_records_close, NULL, &n_calls, 1000};
+    struct subscription s = {.on_records = on_records_close, .data = &n_calls, .window = 1000};
     struct rig r;
     struct err e;
     int i;

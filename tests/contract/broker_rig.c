@@ -30,8 +30,8 @@ void rig_init(struct rig *r, const struct driver *d)
     must(file_make_dir(d->namez, &e), &e);
     r->topics = topics_new(r->config);
     uv_loop_init(&r->loop);
-    r->options = (struct broker_options){
-        .config = r->config, .topics = r->topics, .loop = &r->loop};
+    r->options =
+        (struct broker_options){.config = r->config, .topics = r->topics, .loop = &r->loop};
 }
 
 void rig_open(struct rig *r)
@@ -122,7 +122,8 @@ static void on_caught_up(void *data, int topic)
 
 void rig_subscribe(struct rig *r, int topic, size_t window)
 {
-    struct subscription s = {on_records, on_caught_up, r, window};
+    struct subscription s = {
+        .on_records = on_records, .on_caught_up = on_caught_up, .data = r, .window = window};
     struct err e;
 
     must(broker_subscribe(r->broker, topic, &s, &e), &e);
