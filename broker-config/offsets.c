@@ -122,3 +122,17 @@ bool offsets_finish(struct offsets *o, int64_t offset)
         advance(o);
     return true;
 }
+
+uint64_t offsets_flags(const struct offsets *o, int64_t offset)
+{
+    int64_t next = word_start(offset) + WORD;
+    uint64_t flags;
+
+    assert(offset >= o->low);
+    if (offset >= o->end)
+        return 0;
+    flags = *word_at(o, offset) >> (offset % WORD);
+    if (offset % WORD != 0 && next < o->end)
+        flags |= *word_at(o, next) << (WORD - offset % WORD);
+    return flags;
+}

@@ -24,3 +24,5 @@ bool offsets_take(struct offsets *o, int64_t offset);
 /* Finishes a taken offset; false when it was finished already or never taken. */
 bool offsets_finish(struct offsets *o, int64_t offset);
 bool offsets_is_finished(const struct offsets *o, int64_t offset);
+/* The finished flags of [offset, offset + 64), bit 0 first; offset >= low. 0 at and above end. */
+uint64_t offsets_flags(const struct offsets *o, int64_t offset);

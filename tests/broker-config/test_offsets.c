@@ -1,5 +1,5 @@
-#include "broker-config/offsets.h"
 #include "base/buf.h"
+#include "broker-config/offsets.h"
 #include "tests/lib/test.h"
 #include <stdlib.h>
 
@@ -97,6 +97,13 @@ static void check_model(const struct offsets *o, const unsigned char *model, int
     CHECK_INT(o->low, low);
     CHECK_INT(o->end, end);
     CHECK_INT(o->n_unfinished, n);
+    for (i = low; i < end + 64; i += 1 + i % 9) {
+        uint64_t flags = offsets_flags(o, i);
+        int64_t bit;
+
+        for (bit = 0; bit < 64; bit++)
+            CHECK_INT(flags >> bit & 1, i + bit < end && model[i + bit] != 1);
+    }
 }
 
 /* Finishes one that is unfinished, near `at`: sometimes old, sometimes new. */
