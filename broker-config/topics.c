@@ -144,6 +144,13 @@ enum priority topics_priority(int topic)
     return (enum priority)((topic - TOPIC_JOBS) % PRIORITY_COUNT_);
 }
 
+struct str topics_queue(const struct topics *t, int topic)
+{
+    if (!topics_is_jobs(topic))
+        return STR("default");
+    return str_z(t->queues[(topic - TOPIC_JOBS) / PRIORITY_COUNT_].namez);
+}
+
 void position_format(const struct topics *t, struct position at, char dst[POSITION_TEXT_MAX])
 {
     int n = snprintf(dst, POSITION_TEXT_MAX, "%s/%d/%lld", topics_name(t, at.topic), at.partition,

@@ -54,7 +54,7 @@ static int topic_of(const struct worker *w, const struct job *job)
 static void move(struct worker *w, const struct record *r)
 {
     struct err e = {0};
-    struct job *job = intake_parse(r, &e);
+    struct job *job = intake_parse(w, r, &e);
     struct move *m;
 
     if (!job) {
@@ -145,7 +145,7 @@ static void on_due(struct heap_node *node, void *data)
 static void take(struct worker *w, const struct record *r)
 {
     struct err e = {0};
-    struct job *job = intake_parse(r, &e);
+    struct job *job = intake_parse(w, r, &e);
     struct entry *entry;
 
     if (!job) {

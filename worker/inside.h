@@ -76,7 +76,7 @@ struct journal_key worker_journal_key(const struct worker *w, const struct task 
 /* ---- intake.c ---- */
 int intake_start(struct worker *w, struct err *e);
 /* A record's job, or NULL when it is none (e tells why). Caller frees as a body's job. */
-struct job *intake_parse(const struct record *r, struct err *e);
+struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e);
 /* Publishes a record that is no job to the dead-letter topic, which finishes it. */
 void intake_bury(struct worker *w, const struct record *r, const char *whyz);
 

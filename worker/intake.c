@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "schema/envelope.h"
+#include "schema/foreign.h"
 #include "worker/inside.h"
 #include <stdlib.h>
 
@@ -69,7 +70,7 @@ void intake_bury(struct worker *w, const struct record *r, const char *whyz)
 
 /* ---- jobs ---- */
 
-struct job *intake_parse(const struct record *r, struct err *e)
+struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e)
 {
     struct job *job = xmalloc(sizeof *job);
 
@@ -78,12 +79,9 @@ struct job *intake_parse(const struct record *r, struct err *e)
         return NULL;
     }
     job_take_digest(job, r->headers[HEADER_DIGEST]);
-    if (job->id.n > 0 && job->tenant.n > 0 && job->model.n > 0)
+    if (foreign_complete(job, r, topics_name(w->topics, r->at.topic),
+                         topics_queue(w->topics, r->at.topic), e) == 0)
         return job;
-    err_set(e, ERR_INVALID, "%s is missing",
-            job->id.n == 0       ? "id"
-            : job->tenant.n == 0 ? "tenant"
-                                 : "model");
     job_release(job);
     free(job);
     return NULL;
@@ -193,7 +191,7 @@ static void on_records(void *data, const struct record *records, size_t n)
     size_t i;
 
     for (i = 0; i < n && !w->is_stopping; i++) {
-        job = intake_parse(&records[i], &e);
+        job = intake_parse(w, &records[i], &e);
         if (!job)
             intake_bury(w, &records[i], e.msg);
         else if (!is_repeat(w, &records[i], job))

@@ -136,7 +136,7 @@ static bool make_room(struct worker *w, size_t class)
 static void on_found(struct worker *w, struct task *t, const struct record *r)
 {
     struct err e = {0};
-    struct job *job = intake_parse(r, &e);
+    struct job *job = intake_parse(w, r, &e);
 
     if (!job) { /* it was one when it came: the log is damaged there */
         intake_bury(w, r, e.msg);
