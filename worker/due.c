@@ -181,6 +181,8 @@ int due_start(struct worker *w, struct err *e)
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};
 
+    if (broker_is_shared(w->broker))
+        return 0; /* not built yet: submissions say so */
     return broker_subscribe(w->broker, TOPIC_SCHEDULED, &s, e);
 }
 
