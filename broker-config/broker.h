@@ -36,7 +36,9 @@ struct broker_hooks {
 };
 
 /* One publish: n records, appended in this order, all or nothing but for records that `apply`
- * turned away. Owned by the broker from broker_publish until on_ack. */
+ * turned away. Owned by the broker from broker_publish until on_ack. With Kafka it is not all or
+ * nothing: one that failed may be there in part, or whole (publish again with the same ids); a
+ * record too large for it fails alone. */
 struct publish {
     struct record *records; /* the bytes in them must stay until on_ack */
     size_t n;
@@ -157,4 +159,20 @@ static inline int broker_health(struct broker *b, struct err *e)
 static inline void broker_close(struct broker *b)
 {
     b->ops->close(b);
+}
+
+/* What a publish counts against max_pending_bytes: its bytes, and some for each record. For the
+ * drivers. */
+static inline size_t broker_publish_bytes(const struct publish *p)
+{
+    enum { RECORD_BYTES = 64 };
+    size_t bytes = 0, i;
+    int h;
+
+    for (i = 0; i < p->n; i++) {
+        bytes += RECORD_BYTES + p->records[i].key.n + p->records[i].value.n;
+        for (h = 0; h < HEADER_COUNT_; h++)
+            bytes += p->records[i].headers[h].n;
+    }
+    return bytes;
 }

@@ -21,7 +21,6 @@
 
 enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
-    RECORD_BYTES = 64,        /* counted for a record besides its bytes */
     INBOX_MAX = 1 << 16,
     FINISH_MS = 20,
     RETRY_MS = 1000,          /* between tries to write finishes while the disk refuses */
@@ -98,19 +97,6 @@ static void work_init(struct work *w)
     w->finishes.n = 0;
 }
 
-static size_t publish_bytes(const struct publish *p)
-{
-    size_t bytes = 0, i;
-    int h;
-
-    for (i = 0; i < p->n; i++) {
-        bytes += RECORD_BYTES + p->records[i].key.n + p->records[i].value.n;
-        for (h = 0; h < HEADER_COUNT_; h++)
-            bytes += p->records[i].headers[h].n;
-    }
-    return bytes;
-}
-
 /* ---- after a transaction ---- */
 
 static void store_stats(struct sqlite_broker *b)
@@ -165,7 +151,7 @@ static void on_result(void *data, struct publish *p, const struct publish *end, 
     size_t bytes = 0;
 
     for (next = p; next != end; next = next->next)
-        bytes += publish_bytes(next);
+        bytes += broker_publish_bytes(next);
     pthread_mutex_lock(&b->lock);
     b->pending_bytes -= bytes; /* first, so that who hears of it finds the room */
     pthread_mutex_unlock(&b->lock);
@@ -478,7 +464,7 @@ static struct broker *sqlite_open(const struct broker_options *o, struct err *e)
 static int sqlite_publish(struct broker *head, struct publish *p)
 {
     struct sqlite_broker *b = sqlite_of(head);
-    size_t bytes = publish_bytes(p);
+    size_t bytes = broker_publish_bytes(p);
     int rc = 0;
 
     p->next = NULL;

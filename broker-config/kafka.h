@@ -39,11 +39,13 @@ int kafka_fail(struct err *e, rd_kafka_resp_err_t err, const char *whatz);
  * counts; others are left out. source is what the genq_source header says where that is a topic
  * of ours, else none. */
 void kafka_record(const struct topics *t, int topic, const rd_kafka_message_t *m, struct record *r);
-/* Hands r to the producer, without copying its value: r->at.topic, key, value, headers, ts_ms (0:
- * now); genq_source is added where r->source is one and the header is not there. `opaque` comes
- * back in the delivery report. */
+/* Hands r to the producer: r->at.topic, key, value, headers, ts_ms (0: now); genq_source is added
+ * where r->source is one and the header is not there. The value's bytes must stay until the
+ * delivery report, unless is_copy. `opaque` comes back in the report. */
 rd_kafka_resp_err_t kafka_produce(rd_kafka_t *rk, const struct topics *t, const struct record *r,
-                                  void *opaque);
+                                  bool is_copy, void *opaque);
+/* What a broker counts against its largest message, or some bytes more. */
+size_t kafka_record_size(const struct topics *t, const struct record *r);
 
 /* ---- publishing (kafka_publish.c) ---- */
 

@@ -22,6 +22,8 @@ static const struct property producer_properties[] = {
     {"enable.idempotence", "true"},
     {"partitioner", "murmur2_random"}, /* as Java's clients do: one id, one partition */
     {"linger.ms", "0"},
+    {"message.timeout.ms", "30000"},
+    {"topic.metadata.propagation.max.ms", "5000"}, /* then a topic that is not there is missing */
     {"queue.buffering.max.messages", "1000000"},
     {NULL, NULL}};
 static const struct property consumer_properties[] = {{"auto.offset.reset", "earliest"},

@@ -1,0 +1,384 @@
+#include "base/clock.h"
+#include "base/log.h"
+#include "tests/broker-config/mock_kafka.h"
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { WAIT_MS = 20000, BROKER_ID = 1, N_MOST = 4096 };
+
+/* A publisher on the mock cluster, and what came of it. */
+static struct mock k;
+static struct kafka_publisher *publisher;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int n_acks, n_finished;
+static int64_t finished[N_MOST]; /* offsets of sources, in the order they were finished */
+static struct position finished_by[N_MOST];
+
+/* One record a publish, or several. */
+struct sent {
+    struct publish publish; /* first */
+    struct record records[4];
+    int code;
+    bool is_acked;
+};
+
+static struct sent sent[N_MOST];
+static size_t n_sent;
+
+/* The follower of these tests: turns away what the case tells it to. */
+static int verdict;
+static struct kafka_waiter *held;
+static bool is_holding;
+
+void kafka_follow_wait(struct kafka_follow *f, struct kafka_waiter *w)
+{
+    CHECK(f == (struct kafka_follow *)(void *)&verdict);
+    CHECK(w->at.offset >= 0);
+    w->code = verdict;
+    w->detail = verdict ? 7 : 0;
+    if (is_holding)
+        __atomic_store_n(&held, w, __ATOMIC_RELEASE);
+    else
+        w->on_applied(w);
+}
+
+static void on_finished(void *data, struct position source, struct position by)
+{
+    CHECK(data == &k);
+    pthread_mutex_lock(&lock);
+    finished[n_finished] = source.offset;
+    finished_by[n_finished++] = by;
+    pthread_mutex_unlock(&lock);
+}
+
+static void on_ack(struct publish *p, int code)
+{
+    struct sent *s = (struct sent *)(void *)p;
+
+    pthread_mutex_lock(&lock);
+    CHECK(!s->is_acked);
+    s->is_acked = true;
+    s->code = code;
+    n_acks++;
+    pthread_mutex_unlock(&lock);
+}
+
+static void open_publisher(size_t max_pending, bool has_follow)
+{
+    struct kafka_publisher_options o = {
+        .config = k.config,
+        .topics = k.topics,
+        .max_pending_bytes = max_pending,
+        .follow = has_follow ? (struct kafka_follow *)(void *)&verdict : NULL,
+        .on_finished = on_finished,
+        .data = &k};
+    struct err e;
+
+    publisher = kafka_publisher_open(&o, &e);
+    CHECK(publisher);
+}
+
+static void open_with(const char *yamlz, size_t max_pending, bool has_follow)
+{
+    log_setup(LOG_ERROR, LOG_TEXT);
+    mock_open(&k, "", yamlz);
+    open_publisher(max_pending, has_follow);
+}
+
+static void close_all(void)
+{
+    kafka_publisher_close(publisher);
+    mock_close(&k);
+}
+
+static void fill(struct record *r, int topic, struct str value, int64_t source)
+{
+    *r = (struct record){
+        .at = {topic, 0, 0}, .key = STR("key"), .value = value, .source = POSITION_NONE};
+    if (source >= 0)
+        r->source = (struct position){TOPIC_JOBS, 1, source};
+}
+
+/* A publish of n records, all of one value; the first has source `source` (below 0: none), the next
+ * ones those after it. */
+static struct sent *add(int topic, struct str value, size_t n, int64_t source)
+{
+    struct sent *s = &sent[n_sent++];
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        fill(&s->records[i], topic, value, source < 0 ? -1 : source + (int64_t)i);
+    s->publish = (struct publish){.records = s->records, .n = n, .on_ack = on_ack};
+    return s;
+}
+
+static struct sent *publish(int topic, const char *valuez, int64_t source)
+{
+    struct sent *s = add(topic, str_z(valuez), 1, source);
+
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    return s;
+}
+
+static int count(const int *n)
+{
+    int got;
+
+    pthread_mutex_lock(&lock);
+    got = *n;
+    pthread_mutex_unlock(&lock);
+    return got;
+}
+
+static void wait_for(const int *what, int n)
+{
+    int64_t end_ms = clock_mono_ms() + WAIT_MS;
+
+    while (count(what) < n) {
+        CHECK(clock_mono_ms() < end_ms);
+        poll(NULL, 0, 1);
+    }
+    CHECK_INT(count(what), n);
+}
+
+static void wait_for_health(int code)
+{
+    int64_t end_ms = clock_mono_ms() + WAIT_MS;
+
+    while (kafka_publisher_health(publisher, NULL) != code) {
+        CHECK(clock_mono_ms() < end_ms);
+        poll(NULL, 0, 1);
+    }
+}
+
+TEST(a_publish_is_acknowledged_with_its_offsets)
+{
+    struct sent *s;
+
+    open_with("", 0, false);
+    s = add(TOPIC_META, STR("v"), 3, -1);
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    wait_for(&n_acks, 1);
+    CHECK_INT(s->code, 0);
+    CHECK_INT(s->records[0].at.offset, 0);
+    CHECK_INT(s->records[2].at.offset, 2);
+    CHECK_INT(s->records[2].code, 0);
+    CHECK_INT(n_finished, 0);
+    mock_read_from(&k, TOPIC_META, 0);
+    CHECK_STR(mock_read(&k, TOPIC_META).value, "v");
+    close_all();
+}
+
+TEST(a_publish_of_nothing_is_acknowledged)
+{
+    struct sent *s;
+
+    open_with("", 0, false);
+    s = add(TOPIC_META, STR(""), 0, -1);
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    wait_for(&n_acks, 1);
+    CHECK_INT(s->code, 0);
+    close_all();
+}
+
+TEST(sources_are_finished_in_offset_order_before_the_acknowledgement)
+{
+    enum { N = 1000 };
+    struct position first = {TOPIC_JOBS, 1, 0};
+    int i;
+
+    open_with("", 0, false);
+    for (i = 0; i < N; i++)
+        publish(TOPIC_COMPLETIONS, "{}", i);
+    wait_for(&n_acks, N);
+    CHECK_INT(n_finished, N);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(finished[i], i);
+        CHECK_INT(finished_by[i].topic, TOPIC_COMPLETIONS);
+        CHECK_INT(finished_by[i].offset, i);
+    }
+    CHECK(!kafka_publisher_owes(publisher, first));
+    close_all();
+}
+
+TEST(a_source_is_owed_until_it_is_finished)
+{
+    struct position one = {TOPIC_JOBS, 1, 1}, other = {TOPIC_JOBS, 0, 1};
+
+    open_with("", 0, false);
+    CHECK(rd_kafka_mock_broker_set_rtt(k.cluster, BROKER_ID, 300) == 0);
+    publish(TOPIC_COMPLETIONS, "{}", 1);
+    publish(TOPIC_DEAD, "{}", 1);
+    CHECK(kafka_publisher_owes(publisher, one));
+    CHECK(!kafka_publisher_owes(publisher, other));
+    wait_for(&n_finished, 2);
+    wait_for(&n_acks, 2);
+    CHECK(!kafka_publisher_owes(publisher, one));
+    close_all();
+}
+
+TEST(an_error_that_passes_is_tried_again)
+{
+    rd_kafka_resp_err_t errs[] = {RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+                                  RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+                                  RD_KAFKA_RESP_ERR__TRANSPORT};
+    int i;
+
+    open_with("", 0, false);
+    publish(TOPIC_COMPLETIONS, "{}", 0);
+    wait_for(&n_acks, 1);
+    rd_kafka_mock_push_request_errors_array(k.cluster, MOCK_PRODUCE, 3, errs);
+    for (i = 1; i < 20; i++)
+        publish(TOPIC_COMPLETIONS, "{}", i);
+    wait_for(&n_acks, 20);
+    for (i = 0; i < 20; i++) {
+        CHECK_INT(sent[i].code, 0);
+        CHECK_INT(finished_by[i].offset, i);
+    }
+    close_all();
+}
+
+TEST(what_is_too_large_fails_alone)
+{
+    static char large[70 << 10];
+    struct sent *s;
+
+    open_with("limits: {body_bytes: 1024, record_bytes: 65536}", 0, false);
+    memset(large, 'x', sizeof large);
+    s = add(TOPIC_COMPLETIONS, STR("v"), 3, 4);
+    s->records[1].value = str_of(large, sizeof large);
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    wait_for(&n_acks, 1);
+    CHECK_INT(s->code, 0);
+    CHECK_INT(s->records[0].code, 0);
+    CHECK_INT(s->records[1].code, ERR_TOO_LARGE);
+    CHECK_INT(s->records[2].at.offset, 1);
+    CHECK_INT(n_finished, 2);
+    CHECK(!kafka_publisher_owes(publisher, s->records[1].source));
+    close_all();
+}
+
+TEST(what_the_broker_finds_too_large_fails_alone)
+{
+    struct sent *s;
+
+    open_with("", 0, false);
+    rd_kafka_mock_push_request_errors(k.cluster, MOCK_PRODUCE, 1,
+                                      RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+    s = publish(TOPIC_COMPLETIONS, "v", 1);
+    wait_for(&n_acks, 1);
+    CHECK_INT(s->code, 0);
+    CHECK_INT(s->records[0].code, ERR_TOO_LARGE);
+    close_all();
+}
+
+TEST(past_its_room_a_publish_is_refused)
+{
+    struct sent *s;
+    struct err e;
+
+    open_with("", 1000, false);
+    CHECK(rd_kafka_mock_broker_set_down(k.cluster, BROKER_ID) == 0);
+    s = add(TOPIC_META, STR("12345678901234567890123456789012"), 4, -1);
+    s->records[0].value.n = 0;
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    s = add(TOPIC_META, STR("12345678901234567890123456789012"), 4, -1);
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    s = add(TOPIC_META, STR("12345678901234567890123456789012"), 4, -1);
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), ERR_FULL);
+    CHECK(rd_kafka_mock_broker_set_up(k.cluster, BROKER_ID) == 0);
+    wait_for(&n_acks, 2);
+    memset(&e, 0, sizeof e);
+    CHECK_INT(kafka_publisher_publish(publisher, &s->publish), 0);
+    wait_for(&n_acks, 3);
+    close_all();
+}
+
+TEST(without_a_source_it_times_out)
+{
+    struct sent *s;
+
+    mock_open(&k, ", producer: {message.timeout.ms: 1000}", "");
+    CHECK(rd_kafka_mock_broker_set_down(k.cluster, BROKER_ID) == 0);
+    open_publisher(0, false);
+    s = publish(TOPIC_META, "v", -1);
+    wait_for(&n_acks, 1);
+    CHECK_INT(s->code, ERR_TIMEOUT);
+    CHECK_INT(kafka_publisher_health(publisher, NULL), ERR_UNREACHABLE);
+    close_all();
+}
+
+TEST(health_comes_back_by_itself)
+{
+    struct err e;
+
+    open_with("", 0, false);
+    publish(TOPIC_META, "v", -1);
+    wait_for(&n_acks, 1);
+    CHECK_INT(kafka_publisher_health(publisher, NULL), 0);
+    CHECK(rd_kafka_mock_broker_set_down(k.cluster, BROKER_ID) == 0);
+    wait_for_health(ERR_UNREACHABLE);
+    CHECK_INT(kafka_publisher_health(publisher, &e), ERR_UNREACHABLE);
+    CHECK(strstr(e.msg, "Kafka"));
+    CHECK(rd_kafka_mock_broker_set_up(k.cluster, BROKER_ID) == 0);
+    wait_for_health(0);
+    close_all();
+}
+
+TEST(a_verdict_becomes_the_records_code)
+{
+    struct sent *s;
+
+    verdict = ERR_EXISTS;
+    open_with("", 0, true);
+    s = publish(TOPIC_JOBS, "v", -1);
+    wait_for(&n_acks, 1);
+    CHECK_INT(s->code, 0);
+    CHECK_INT(s->records[0].code, ERR_EXISTS);
+    CHECK_INT(s->records[0].detail, 7);
+    close_all();
+}
+
+static void *give_back(void *data)
+{
+    struct kafka_waiter *w;
+
+    (void)data;
+    poll(NULL, 0, 100);
+    while ((w = __atomic_load_n(&held, __ATOMIC_ACQUIRE)) == NULL)
+        poll(NULL, 0, 1);
+    w->on_applied(w);
+    return NULL;
+}
+
+TEST(close_waits_for_the_follower)
+{
+    pthread_t thread;
+
+    is_holding = true;
+    open_with("", 0, true);
+    publish(TOPIC_COMPLETIONS, "v", 5);
+    wait_for(&n_finished, 1);
+    CHECK_INT(count(&n_acks), 0);
+    CHECK_INT(pthread_create(&thread, NULL, give_back, NULL), 0);
+    close_all();
+    CHECK_INT(n_acks, 1);
+    CHECK_INT(sent[0].code, 0);
+    pthread_join(thread, NULL);
+}
+
+TEST(closing_gives_up_after_a_while)
+{
+    int64_t start_ms;
+
+    open_with("", 0, false);
+    CHECK(rd_kafka_mock_broker_set_down(k.cluster, BROKER_ID) == 0);
+    publish(TOPIC_META, "v", -1);
+    start_ms = clock_mono_ms();
+    close_all();
+    CHECK(clock_mono_ms() - start_ms < 10000);
+    CHECK_INT(n_acks, 1);
+    CHECK_INT(sent[0].code, ERR_CLOSED);
+}
