@@ -35,6 +35,19 @@ struct broker_hooks {
     void *data;
 };
 
+/* Whether apply's code turns the record away. */
+static inline bool broker_is_verdict(int code)
+{
+    return code == ERR_EXISTS || code == ERR_CONFLICT || code == ERR_INVALID ||
+           code == ERR_NOT_FOUND || code == ERR_TOO_LARGE;
+}
+
+/* A disk that is full or broken is no record's own fault. */
+static inline bool broker_is_disk_failure(int code)
+{
+    return code == ERR_FULL || code == ERR_IO || code == ERR_CORRUPT || code == ERR_BUSY;
+}
+
 /* One publish: n records, appended in this order, all or nothing but for records that `apply`
  * turned away. Owned by the broker from broker_publish until on_ack. With Kafka it is not all or
  * nothing: one that failed may be there in part, or whole (publish again with the same ids); a

@@ -44,7 +44,7 @@ struct store_writer *store_writer_new(const struct topics *t, struct live *live,
 
     w->topics = t;
     w->live = live;
-    w->max_unfinished = max_unfinished;
+    w->max_unfinished = max_unfinished ? max_unfinished : INT64_MAX;
     map_init(&w->tallies);
     return w;
 }

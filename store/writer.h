@@ -9,7 +9,8 @@
 struct store_writer;
 
 /* Prepares statements on the broker's connection at the first apply. `live` is told what ended
- * once it is durable (NULL allowed). max_unfinished: jobs beyond which new ones get ERR_FULL. */
+ * once it is durable (NULL allowed). max_unfinished: jobs beyond which new ones get ERR_FULL; 0:
+ * none, as where the records stand in Kafka already. */
 struct store_writer *store_writer_new(const struct topics *t, struct live *live,
                                       int64_t max_unfinished);
 void store_writer_free(struct store_writer *w);
