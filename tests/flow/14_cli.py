@@ -150,7 +150,7 @@ def test_wrong_words_get_a_hint():
 
 def test_what_is_not_built_says_so():
     for name in ("gateway", "worker", "label", "eval", "explain", "models", "keys", "dead",
-                 "topics", "top", "doctor", "bench"):
+                 "top", "doctor", "bench"):
         expect(genq(name), USAGE, "", "genq: '%s' is not built in this version" % name)
 
 
