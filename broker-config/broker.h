@@ -72,7 +72,8 @@ struct subscription {
     void *data;
     size_t window; /* deliver no more while this many of a topic are delivered and unfinished */
     /* The partition goes to another process: forget what has not started; gives how many of its
-     * records are still being worked on, and may be finished for a while. NULL: none ever are. */
+     * records are still being worked on, and may be finished for a while. They may come again,
+     * here too. NULL: none ever are. */
     size_t (*on_revoked)(void *data, int topic, int partition);
 };
 
@@ -80,6 +81,7 @@ struct broker_read {
     const int64_t *offsets; /* increasing; borrowed until on_read */
     size_t n;
     int topic;
+    int32_t partition;
     /* On the loop's thread, once; records that are not there any more are left out. Bytes are valid
      * during the call. */
     void (*on_read)(struct broker_read *r, const struct record *records, size_t n);

@@ -524,7 +524,7 @@ static int sqlite_read(struct broker *head, struct broker_read *r)
 {
     struct sqlite_broker *b = sqlite_of(head);
 
-    assert(r->topic >= 0 && (size_t)r->topic < topics_count(b->topics));
+    assert(r->topic >= 0 && (size_t)r->topic < topics_count(b->topics) && r->partition == 0);
     r->next = NULL;
     pthread_mutex_lock(&b->lock);
     *b->work.read_end = r;

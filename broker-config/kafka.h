@@ -3,9 +3,11 @@
  *
  *     kafka_publish.c  records into topics, acknowledged; kafka_outbox.c keeps on disk what Kafka
  *                      could not take in time
- *     kafka_group.c    the consumer group over job topics and `scheduled`: rebalances, commits
+ *     kafka_group.c    subscriptions: the consumer group over job topics and `scheduled`, plain
+ *                      readers of the others; kafka_member.c: rebalances; kafka_commit.c: commits
  *     kafka_feed.c     one partition to a subscription: window, order, offsets
- *     kafka_read.c     records looked up by offset, and the take-over check, on a thread of its own
+ *     kafka_read.c     records looked up by offset, on a thread of its own, and there
+ *                      kafka_check.c: what was finished before a partition came to this process
  *     kafka_follow.c   all topics into the store, on a thread of its own (where there are hooks)
  *     broker_kafka.c   the driver: these parts behind broker.h */
 #pragma once
@@ -23,6 +25,9 @@ rd_kafka_conf_t *kafka_conf(const struct config *c, enum kafka_role role, void *
                             struct err *e);
 /* Sets a property that must hold, whatever the config says. ERR_INVALID. */
 int kafka_conf_set(rd_kafka_conf_t *conf, const char *namez, const char *valuez, struct err *e);
+/* Sets a consumer's property unless the config says it. ERR_INVALID. */
+int kafka_conf_default(rd_kafka_conf_t *conf, const struct config *c, const char *namez,
+                       const char *valuez, struct err *e);
 /* Takes conf also on failure. */
 rd_kafka_t *kafka_client_new(enum kafka_role role, rd_kafka_conf_t *conf, struct err *e);
 

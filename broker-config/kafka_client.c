@@ -41,6 +41,24 @@ int kafka_conf_set(rd_kafka_conf_t *conf, const char *namez, const char *valuez,
     return err_set(e, ERR_INVALID, "Kafka property %s: %s", namez, why);
 }
 
+static bool is_named(char *const *pairs, const char *namez)
+{
+    size_t n = strlen(namez);
+
+    for (; *pairs; pairs++)
+        if (strncmp(*pairs, namez, n) == 0 && (*pairs)[n] == ':')
+            return true;
+    return false;
+}
+
+int kafka_conf_default(rd_kafka_conf_t *conf, const struct config *c, const char *namez,
+                       const char *valuez, struct err *e)
+{
+    if (is_named(c->broker_properties, namez) || is_named(c->broker_consumer, namez))
+        return 0;
+    return kafka_conf_set(conf, namez, valuez, e);
+}
+
 static int set_all(rd_kafka_conf_t *conf, const struct property *p, struct err *e)
 {
     int rc = 0;

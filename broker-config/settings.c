@@ -47,10 +47,10 @@ static const struct setting model_rows[] = {
 #undef MODEL_SETTING
 };
 
-static const char *const main_unbuilt[] = {"redis",       "auth",          "filter",
-                                           "cache",       "telemetry",     "worker.queues",
-                                           "worker.name", "worker.listen", "limits.without_redis",
-                                           NULL};
+static const char *const main_unbuilt[] = {
+    "redis",     "auth",          "filter",        "cache",
+    "telemetry", "worker.queues", "worker.listen", "limits.without_redis",
+    NULL};
 static const char *const main_others[] = {"engines", "models", "queues", NULL};
 static const char *const model_unbuilt[] = {"fallback", NULL};
 static const char *const none[] = {NULL};

@@ -107,14 +107,23 @@ static void read_group(struct worker *w)
     struct list *node;
     size_t n = 0, i;
 
-    while (n < GROUP && (node = list_pop(&w->due.ready)) != NULL)
-        l->entries[n++] = LIST_ENTRY(node, struct entry, in.ready);
+    while (n < GROUP && (node = w->due.ready.next) != &w->due.ready) {
+        struct entry *entry = LIST_ENTRY(node, struct entry, in.ready);
+
+        if (n > 0 && entry->partition != l->entries[0]->partition)
+            break;
+        list_remove(node);
+        l->entries[n++] = entry;
+    }
     qsort(l->entries, n, sizeof l->entries[0], by_offset);
     for (i = 0; i < n; i++)
         l->offsets[i] = l->entries[i]->offset;
     l->w = w;
-    l->read = (struct broker_read){
-        .offsets = l->offsets, .n = n, .topic = TOPIC_SCHEDULED, .on_read = on_read};
+    l->read = (struct broker_read){.offsets = l->offsets,
+                                   .n = n,
+                                   .topic = TOPIC_SCHEDULED,
+                                   .partition = l->entries[0]->partition,
+                                   .on_read = on_read};
     if (broker_read(w->broker, &l->read) == 0) {
         w->due.n_reads++;
         return;

@@ -202,7 +202,7 @@ static bool start_read(struct worker *w, struct load *l, size_t n, bool is_singl
     for (i = 0; i < n; i++)
         l->offsets[i] = l->tasks[i]->offset;
     l->read = (struct broker_read){.offsets = l->offsets, .n = n, .topic = l->tasks[0]->topic,
-                                   .on_read = on_read};
+                                   .partition = l->tasks[0]->partition, .on_read = on_read};
     if (broker_read(w->broker, &l->read) != 0)
         return false;
     w->loader.n_reads++;
@@ -282,7 +282,7 @@ static bool flush_group(struct worker *w)
     while (n < GROUP && (node = w->loader.single.next) != &w->loader.single) {
         struct task *t = LIST_ENTRY(node, struct task, in.node);
 
-        if (n > 0 && t->topic != l->tasks[0]->topic)
+        if (n > 0 && (t->topic != l->tasks[0]->topic || t->partition != l->tasks[0]->partition))
             break;
         list_remove(node);
         l->tasks[n++] = t;

@@ -124,7 +124,7 @@ void kafka_rig_send(struct kafka_rig *k, struct record *r)
 
     r->ts_ms = k->now_ms;
     do {
-        err = kafka_produce(k->producer, k->topics, r, r);
+        err = kafka_produce(k->producer, k->topics, r, false, r);
         rd_kafka_poll(k->producer, err ? 10 : 0);
     } while (err == RD_KAFKA_RESP_ERR__QUEUE_FULL);
     CHECK_INT(err, 0);

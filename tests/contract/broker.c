@@ -377,7 +377,8 @@ static void on_read(struct broker_read *read, const struct record *records, size
 
 static void read_now(struct rig *r, struct reading *g, const int64_t *offsets, size_t n)
 {
-    *g = (struct reading){.read = {offsets, n, JOBS, on_read, NULL}};
+    *g = (struct reading){
+        .read = {.offsets = offsets, .n = n, .topic = JOBS, .on_read = on_read}};
     CHECK_INT(broker_read(r->broker, &g->read), 0);
     while (g->read.topic != -1)
         uv_run(&r->loop, UV_RUN_ONCE);
@@ -410,7 +411,8 @@ ON_DRIVERS(a_read_gives_what_is_there)
 ON_DRIVERS(a_read_is_answered_by_close_at_the_latest)
 {
     static const int64_t offsets[] = {0};
-    struct reading g = {.read = {offsets, 1, JOBS, on_read, NULL}};
+    struct reading g = {
+        .read = {.offsets = offsets, .n = 1, .topic = JOBS, .on_read = on_read}};
     struct rig r;
 
     rig_init(&r, d);
