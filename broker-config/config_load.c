@@ -336,14 +336,27 @@ static bool is_list_key(struct str path)
            str_eq(path, STR("queues"));
 }
 
-static int check_listen(struct loader *l, const struct yaml *y)
+/* y: where the address stands in the file; NULL: it is the default. */
+static int check_listen(struct loader *l, const struct yaml *y, const char *pathz,
+                        const char *addressz)
 {
     struct str host, port;
 
-    if (cut_port(str_z(l->c->listen), &host, &port) && port.p && check_port(port) == 0)
+    if (!y || (cut_port(str_z(addressz), &host, &port) && port.p && check_port(port) == 0))
         return 0;
     err_set(l->e, ERR_INVALID, "must be an address and a port, such as 127.0.0.1:7070");
-    return fail_value(l, y, STR("listen"));
+    return fail_value(l, y, str_z(pathz));
+}
+
+static int check_addresses(struct loader *l, const struct yaml *tree)
+{
+    const struct yaml *worker = yaml_member(tree, STR("worker"));
+    int rc = check_listen(l, yaml_member(tree, STR("listen")), "listen", l->c->listen);
+
+    if (rc || !worker)
+        return rc;
+    return check_listen(l, yaml_member(worker, STR("listen")), "worker.listen",
+                        l->c->worker_listen);
 }
 
 /* What Kafka takes in a topic's name. */
@@ -390,12 +403,10 @@ static int load_lists(struct loader *l, const struct yaml *tree)
 int config_load_tree(struct config *c, const struct yaml *tree, const char *namez, struct err *e)
 {
     struct loader l = {.c = c, .namez = namez, .listz = "", .e = e};
-    const struct yaml *listen;
     int rc = load_map(&l, &settings_main, c, tree, STR_NONE, is_list_key);
 
-    listen = rc ? NULL : yaml_member(tree, STR("listen"));
-    if (listen)
-        rc = check_listen(&l, listen);
+    if (rc == 0)
+        rc = check_addresses(&l, tree);
     if (rc == 0)
         rc = check_broker(&l, tree);
     return rc ? rc : load_lists(&l, tree);

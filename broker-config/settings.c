@@ -48,9 +48,7 @@ static const struct setting model_rows[] = {
 };
 
 static const char *const main_unbuilt[] = {
-    "redis",     "auth",          "filter",        "cache",
-    "telemetry", "worker.queues", "worker.listen", "limits.without_redis",
-    NULL};
+    "redis", "auth", "filter", "cache", "telemetry", "worker.queues", "limits.without_redis", NULL};
 static const char *const main_others[] = {"engines", "models", "queues", NULL};
 static const char *const model_unbuilt[] = {"fallback", NULL};
 static const char *const none[] = {NULL};

@@ -25,16 +25,33 @@ static int open_log(struct embedded *m, struct err *e)
     struct broker_options options = {
         .config = g->config,
         .topics = g->topics,
-        .hooks = {store_apply, store_flush, store_committed, g->store},
         .loop = m->loop,
     };
 
+    if (g->store)
+        options.hooks = (struct broker_hooks){store_apply, store_flush, store_committed, g->store};
     g->broker = broker_open(&options, e);
     return g->broker ? 0 : e->code;
 }
 
+/* Where the log is Kafka's, what is in it was accepted: submission_send judged it. */
+static void make_store(struct gateway *g)
+{
+    const struct config *c = g->config;
+    bool is_shared = c->broker_kind == BROKER_KIND_KAFKA;
+
+    g->store = store_writer_new(g->topics, g->live, is_shared ? INT64_MAX : c->limits_queued_jobs);
+    store_set_retention(g->store, c->retention_jobs_days);
+}
+
+static int start_worker(struct embedded *m, struct err *e)
+{
+    m->worker = m->side->start(&m->gateway, m->loop, e);
+    return m->worker ? 0 : e->code;
+}
+
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
-                  const struct worker_side *side, struct err *e)
+                  const struct worker_side *side, unsigned roles, struct err *e)
 {
     struct gateway *g = &m->gateway;
 
@@ -47,10 +64,10 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->config = c;
     g->topics = topics_new(c);
     g->live = live_new((size_t)c->limits_stream_bytes);
-    g->nodes = nodes_new(c->n_engines);
-    g->store = store_writer_new(g->topics, g->live, c->limits_queued_jobs);
-    store_set_retention(g->store, c->retention_jobs_days);
-    if (open_log(m, e) == 0 && (m->worker = side->start(g, loop, e)))
+    g->nodes = nodes_new(roles & ROLE_WORKER ? c->n_engines : 0);
+    if (roles & ROLE_GATEWAY)
+        make_store(g);
+    if (open_log(m, e) == 0 && (!(roles & ROLE_WORKER) || start_worker(m, e) == 0))
         return 0;
     embedded_close(m);
     return e->code;
@@ -58,7 +75,10 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
 
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data), void *data)
 {
-    m->side->stop(m->worker, drain_ms, on_stopped, data);
+    if (m->worker)
+        m->side->stop(m->worker, drain_ms, on_stopped, data);
+    else
+        on_stopped(data);
 }
 
 void embedded_close(struct embedded *m)

@@ -1,6 +1,6 @@
-/* All of genq in one process: log, store, live state and worker on one loop. `genq up` puts the
- * HTTP server on it, `genq batch run` a reader and a writer of files; neither takes a short cut
- * past it. */
+/* What of genq is in this process: the client's side (log, store, live state), the worker, or both,
+ * on one loop. `genq up` and `genq gateway` put the HTTP server on it, `genq batch run` a reader
+ * and a writer of files; none takes a short cut past it. */
 #pragma once
 #include "producer/gateway.h"
 #include <uv.h>
@@ -13,21 +13,24 @@ struct worker_side {
     const char *(*trouble)(void *worker); /* worker_trouble() */
 };
 
+/* A mask. One alone is a process among others, which meet in Kafka. */
+enum embedded_role { ROLE_GATEWAY = 1, ROLE_WORKER = 2, ROLE_BOTH = ROLE_GATEWAY | ROLE_WORKER };
+
 struct embedded {
-    struct gateway gateway;
+    struct gateway gateway; /* without ROLE_GATEWAY: no store */
     uv_loop_t *loop;
     const struct worker_side *side;
-    void *worker;
+    void *worker; /* NULL: without ROLE_WORKER */
     int lock_fd;
 };
 
-/* Locks and opens config->data (making it), starts the worker. The config must outlive it.
+/* Locks and opens config->data (making it), starts the roles. The config must outlive it.
  * ERR_BUSY: another genq has it open; after any failure everything is closed again, but for the
  * loop. */
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
-                  const struct worker_side *side, struct err *e);
-/* Stops the worker (worker_stop, so the loop must run on), then calls on_stopped on the loop. A
- * second call stops at once. */
+                  const struct worker_side *side, unsigned roles, struct err *e);
+/* Stops the worker (worker_stop, so the loop must run on), then calls on_stopped on the loop; where
+ * there is no worker, inside this call. A second call stops at once. */
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data),
                    void *data);
 /* After on_stopped: closes log and store, gives the lock back. */

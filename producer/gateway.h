@@ -1,4 +1,4 @@
-/* What the client's side of genq works with: made once by genq.c, read by every handler. */
+/* What the client's side of genq works with: made once by embedded.c, read by every handler. */
 #pragma once
 #include "broker-config/broker.h"
 #include "store/live.h"
@@ -11,7 +11,7 @@ struct gateway {
     struct broker *broker;
     struct live *live;
     struct nodes *nodes;
-    struct store_writer *store;
+    struct store_writer *store; /* NULL in a process that serves no jobs */
 };
 
 /* Whether there is room for more jobs: 0, or ERR_FULL when the data directory's disk has less than

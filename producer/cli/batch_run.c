@@ -258,12 +258,13 @@ static int run_in(struct batch_run *b, const struct cli *c, struct config *confi
     int rc;
 
     config_set_text(&config->data, b->state);
+    config->broker_kind = BROKER_KIND_SQLITE; /* a run keeps its own log, wherever servers' is */
     if (config->log_level == LOG_INFO) /* the bar tells the rest */
         log_setup(LOG_ERROR, isatty(STDERR_FILENO) ? LOG_TEXT : LOG_JSON);
     if (cli_has(c, "--fresh") && start_over(b, &e) < 0)
         return cli_fail(EXIT_SOME_FAILED, "%s", e.msg);
     uv_loop_init(&b->loop);
-    if (embedded_open(&b->embedded, config, &b->loop, c->side, &e) < 0) {
+    if (embedded_open(&b->embedded, config, &b->loop, c->side, ROLE_BOTH, &e) < 0) {
         rc = cli_fail(EXIT_SOME_FAILED, "%s", e.msg);
     } else {
         rc = run_embedded(b, &e);

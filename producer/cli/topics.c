@@ -230,13 +230,6 @@ static int apply_topics(const struct cli *c, const struct config *config, const 
     return EXIT_WELL;
 }
 
-static int exit_code(const struct err *e)
-{
-    if (e->code == ERR_INVALID)
-        return EXIT_USAGE;
-    return e->code == ERR_UNREACHABLE || e->code == ERR_TIMEOUT ? EXIT_NO_SERVER : EXIT_SOME_FAILED;
-}
-
 static int run_with(struct cli *c,
                     int (*act)(const struct cli *c, const struct config *config,
                                const struct topics *t, struct kafka_plan *plan, struct err *e))
@@ -259,7 +252,7 @@ static int run_with(struct cli *c,
     kafka_plan_release(&plan);
     topics_free(t);
     config_free(config);
-    return rc < 0 ? cli_fail(exit_code(&e), "%s", e.msg) : rc;
+    return rc < 0 ? cli_fail(cli_exit_err(&e), "%s", e.msg) : rc;
 }
 
 static int run_plan(struct cli *c)

@@ -12,6 +12,7 @@ struct server {
     struct MHD_Daemon *daemon;
     struct watch *watch;
     const struct gateway *gateway;
+    const struct route *routes; /* served here */
     pthread_key_t reader; /* each HTTP thread's read connection */
     pthread_mutex_t lock; /* of the following */
     pthread_cond_t idle;  /* n_requests has become 0 */

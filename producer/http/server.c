@@ -118,7 +118,7 @@ static void begin(struct server_connection *c)
     char allow[64];
     unsigned mask;
 
-    q->route = router_find(routes, str_z(q->methodz), str_z(q->pathz), q->vars, &mask);
+    q->route = router_find(c->server->routes, str_z(q->methodz), str_z(q->pathz), q->vars, &mask);
     if (is_smuggled(c)) {
         c->is_refused = true; /* where this body ends nobody knows */
         request_add_header(q, "Connection", "close");
@@ -360,12 +360,14 @@ static int start_daemon(struct server *s, const char *listenz, size_t n_fds, str
     return 0;
 }
 
-struct server *server_start(const struct gateway *g, const char *listenz, struct err *e)
+struct server *server_start(const struct gateway *g, const struct route *served,
+                            const char *listenz, struct err *e)
 {
     struct server *s = xcalloc(1, sizeof *s);
     size_t n_fds = raise_fds();
 
     s->gateway = g;
+    s->routes = served;
     list_init(&s->waiting);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->idle, NULL);
