@@ -8,6 +8,7 @@ enum {
     OPEN_MS = 10000,
     OPEN_TRIES = 5, /* a topic that was just made is not known everywhere at once */
     OPEN_RETRY_US = 200000,
+    TELL_EVERY_MS = 3000, /* that we wait */
     LOOK_MS = 2000,       /* how long a look may take … */
     LOOK_EVERY_MS = 3000, /* … and how often there is one */
     LOOK_REST = 10,       /* after a slow one so many times as long */
@@ -236,16 +237,26 @@ static void start_part(struct tail *t, struct tail_part *p)
 
 /* ---- opening ---- */
 
+/* Waits for Kafka however long, saying so; for a topic that was only just made, a little. */
 static int ask_until_known(struct tail *t, struct err *e)
 {
-    int i, rc = ERR_NOT_FOUND;
+    int64_t told_ms = clock_mono_ms(), now_ms;
+    int rc, n_missing = 0;
 
-    for (i = 0; i < OPEN_TRIES && rc == ERR_NOT_FOUND; i++) {
-        if (i > 0)
-            usleep(OPEN_RETRY_US);
+    for (;;) {
         rc = ask_partitions(t, OPEN_MS, e);
+        rc = rc ? rc : ask_spans(t, OPEN_MS, e);
+        n_missing += rc == ERR_NOT_FOUND;
+        if (rc != ERR_UNREACHABLE && rc != ERR_TIMEOUT &&
+            (rc != ERR_NOT_FOUND || n_missing == OPEN_TRIES))
+            return rc;
+        now_ms = clock_mono_ms();
+        if (rc != ERR_NOT_FOUND && now_ms - told_ms >= TELL_EVERY_MS) {
+            log_warn("waiting_for_kafka", LZ("error", e->msg));
+            told_ms = now_ms;
+        }
+        usleep(OPEN_RETRY_US);
     }
-    return rc ? rc : ask_spans(t, OPEN_MS, e);
 }
 
 int tail_open(struct tail *t, const struct config *c, struct err *e)

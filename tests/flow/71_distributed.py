@@ -29,7 +29,7 @@ def feed_of(member, n):
         page = member.get("/api/v1/completions?wait=30s&limit=1000" + after).json
         assert page["data"], (len(seen), n)
         seen += page["data"]
-        after = "&after=" + page["next"]
+        after = "&after=%s" % page["next"]
     return seen
 
 

@@ -32,6 +32,7 @@ class Member(Http):
         if role == "gateway":
             self.arguments += ["--listen", "127.0.0.1:0"]
         else:
+            self.arguments += ["--listen", "127.0.0.1:0"]
             self.arguments += [word for url in world.urls for word in ("--engine", url)]
         self.process, self.port = None, 0
 
