@@ -148,7 +148,7 @@ def test_a_bare_record_is_a_job():
         client.produce(topic, (None, "no job"))
         wait_for(lambda: d.gateways[0].metric("genq_records_dead_total") or
                  d.workers[0].metric("genq_records_dead_total"))
-        dead = client.consume("t%d.dead" % distributed.n)
+        dead = wait_for(lambda: client.consume("t%d.dead" % distributed.n), "the dead letter")
         assert dead[0]["payload"] == "no job", dead
         headers = dict(dead[0]["headers"])
         assert headers["genq_reason"] and headers["genq_source"].startswith(topic), dead
