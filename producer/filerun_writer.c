@@ -130,7 +130,7 @@ static int sync_all(struct writing *w)
  * says this one. */
 static int put_result(struct buf *out, const struct result_line *l)
 {
-    static const char *const names[] = {"batch_line"};
+    static const struct str names[] = {STR_INIT("batch_line")};
     struct str raw;
     size_t at;
 

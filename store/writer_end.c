@@ -14,7 +14,8 @@ struct ending {
 
 static int read_ending(struct record *r, struct ending *end)
 {
-    static const char *const names[] = {"finished_at", "usage", "calls", "cost"};
+    static const struct str names[] = {STR_INIT("finished_at"), STR_INIT("usage"),
+                                       STR_INIT("calls"), STR_INIT("cost")};
     struct str raw[4];
 
     end->r = r;
@@ -45,24 +46,33 @@ static struct str or_empty(struct str s)
 
 /* ---- the ledger ---- */
 
+/* In the order in which completion_write has them. */
 enum call_member {
+    C_ID,
     C_ATTEMPT,
-    C_OUTCOME,
+    C_NODE,
+    C_MODEL,
     C_PROMPT,
     C_COMPLETION,
     C_CACHED,
+    C_OUTCOME,
     C_MS,
     C_COST,
-    C_MODEL,
-    C_NODE,
-    C_ID,
     C_COUNT_
 };
 
-static const char *const call_members[C_COUNT_] = {
-    "attempt",       "outcome", "prompt_tokens", "completion_tokens",
-    "cached_tokens", "ms",      "cost",          "model",
-    "node",          "id"};
+static const struct str call_members[C_COUNT_] = {
+    STR_INIT("id"),
+    STR_INIT("attempt"),
+    STR_INIT("node"),
+    STR_INIT("model"),
+    STR_INIT("prompt_tokens"),
+    STR_INIT("completion_tokens"),
+    STR_INIT("cached_tokens"),
+    STR_INIT("outcome"),
+    STR_INIT("ms"),
+    STR_INIT("cost"),
+};
 
 static struct str name_of(struct str raw, struct json **owned)
 {
@@ -122,7 +132,8 @@ static int add_calls(struct store_writer *w, const struct ending *end, const str
 
 static void count_end(struct tally *tally, const struct ending *end)
 {
-    static const char *const names[] = {"prompt_tokens", "completion_tokens", "cached_tokens"};
+    static const struct str names[] = {STR_INIT("prompt_tokens"), STR_INIT("completion_tokens"),
+                                       STR_INIT("cached_tokens")};
     struct str raw[3];
 
     value_find(end->usage, names, 3, raw);
