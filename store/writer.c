@@ -18,7 +18,8 @@ static const char *const sql[W_COUNT_] = {
                   " WHERE tenant=? AND id=?",
     [W_DUE] = "UPDATE job SET state=1, off=?, not_before=NULL WHERE seq=?",
     [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, not_before=NULL,"
-              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL WHERE seq=?",
+              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL"
+              " WHERE seq=? AND state<3 AND tenant=? AND id=? AND batch_id IS ?",
     [W_JOIN] = "UPDATE job SET batch=?, batch_line=? WHERE seq=?",
     [W_ADD_LINE] = "INSERT INTO batch_line(batch, line, job) VALUES(?,?,?)"
                    " ON CONFLICT DO UPDATE SET job=excluded.job WHERE job<>excluded.job",
@@ -46,6 +47,7 @@ struct store_writer *store_writer_new(const struct topics *t, struct live *live,
     w->live = live;
     w->max_unfinished = max_unfinished;
     map_init(&w->tallies);
+    w->recent = xcalloc(RECENT_JOBS, sizeof w->recent[0]);
     return w;
 }
 
@@ -56,6 +58,7 @@ void store_writer_free(struct store_writer *w)
     writer_forget_tallies(w);
     map_release(&w->tallies);
     free(w->ended);
+    free(w->recent);
     free(w);
 }
 
@@ -203,6 +206,8 @@ void store_committed(void *writer, bool is_ok)
 
     if (is_ok && !w->broken)
         tell(w);
+    else
+        recent_forget(w);
     writer_forget_tallies(w);
     w->broken = 0;
     w->delta = w->n_late = w->now_ms = 0;

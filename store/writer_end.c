@@ -164,22 +164,29 @@ static int end_row(struct store_writer *w, const struct ending *end, const struc
     put_int(&b, end->r->at.offset);
     put_int(&b, finished_at(end));
     put_int(&b, row->seq);
+    put_text(&b, end->tenant);
+    put_text(&b, end->id);
+    put_text(&b, row->batch_id[0] ? str_z(row->batch_id) : STR_NONE);
     return writer_run(w, b.s);
 }
 
+/* 1; 0 when the row is not this job's, or has ended; or negative. */
 static int end_known(struct store_writer *w, const struct ending *end, const struct job_row *row)
 {
     struct tally *tally = NULL;
     int rc = end_row(w, end, row);
 
-    if (rc == 0 && row->batch)
+    if (rc || db_changes(w->db) == 0)
+        return rc;
+    if (row->batch)
         rc = writer_tally(w, end->tenant, str_z(row->batch_id), &tally);
     if (rc)
         return rc;
     if (tally && tally->seq == row->batch)
         count_end(tally, end);
     w->delta--;
-    return add_calls(w, end, row, false);
+    rc = add_calls(w, end, row, false);
+    return rc ? rc : 1;
 }
 
 /* A line that was refused, say: it never was a job record, but it has an end. */
@@ -222,24 +229,34 @@ static int end_unknown(struct store_writer *w, const struct ending *end)
     return rc;
 }
 
+static int end_late(struct store_writer *w, const struct ending *end, const struct job_row *row)
+{
+    int rc = add_calls(w, end, row, true);
+
+    end->r->detail = (int)row->state;
+    w->n_late++;
+    gather(w, end);
+    return rc ? rc : ERR_EXISTS;
+}
+
 int writer_apply_completion(struct store_writer *w, struct record *r)
 {
     struct ending end;
     struct job_row row;
     int rc = read_ending(r, &end);
 
-    rc = rc ? rc : writer_get_job(w, end.tenant, end.id, &row);
+    if (rc == 0 && recent_find(w, r->source, &row) &&
+        str_copyz(row.batch_id, sizeof row.batch_id, r->headers[HEADER_BATCH]))
+        rc = end_known(w, &end, &row);
+    if (rc == 0) {
+        rc = writer_get_job(w, end.tenant, end.id, &row);
+        if (rc > 0 && state_is_terminal(row.state))
+            return end_late(w, &end, &row);
+        if (rc >= 0)
+            rc = rc > 0 ? end_known(w, &end, &row) : end_unknown(w, &end);
+    }
     if (rc < 0)
         return rc;
-    if (rc > 0 && state_is_terminal(row.state)) {
-        r->detail = (int)row.state;
-        w->n_late++;
-        gather(w, &end);
-        rc = add_calls(w, &end, &row, true);
-        return rc ? rc : ERR_EXISTS;
-    }
-    rc = rc > 0 ? end_known(w, &end, &row) : end_unknown(w, &end);
-    if (rc == 0)
-        gather(w, &end);
-    return rc;
+    gather(w, &end);
+    return 0;
 }
