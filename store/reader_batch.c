@@ -304,10 +304,10 @@ int reader_batch_open(struct reader *r, struct str tenant, struct str batch_id, 
 /* s stands on a completion: whether it is of the batch, by its headers. */
 static bool is_of(struct db_stmt *s, struct str tenant, struct str batch_id)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
 
-    header_decode(db_blob(s, 2), headers);
-    return str_eq(headers[HEADER_BATCH], batch_id) && str_eq(headers[HEADER_TENANT], tenant);
+    header_decode(db_blob(s, 2), &headers);
+    return str_eq(headers.all[HEADER_BATCH], batch_id) && str_eq(headers.all[HEADER_TENANT], tenant);
 }
 
 /* Gives the completion s stands on, if its job is a line of the batch: 1, 0 or negative; *told is
