@@ -22,7 +22,6 @@
 enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
     RECORD_BYTES = 64,        /* counted for a record besides its bytes */
-    INBOX_MAX = 1 << 16,
     FINISH_MS = 20,
     RETRY_MS = 1000,          /* between tries to write finishes while the disk refuses */
     TRIM_RETRY_MS = 10000,
@@ -479,7 +478,7 @@ static struct broker *sqlite_open(const struct broker_options *o, struct err *e)
     b->stat = xcalloc(n, sizeof *b->stat);
     b->is_subscribed = xcalloc(n, sizeof *b->is_subscribed);
     b->walz = path_in(o->config->data, DB_FILE "-wal");
-    b->inbox = inbox_new(o->loop, INBOX_MAX);
+    b->inbox = inbox_new(o->loop);
     work_init(&b->work);
     init_lock(b);
     feeds_init(&b->feeds, &b->log, b->inbox, on_nudge, b);

@@ -78,7 +78,7 @@ static void post(struct feeds *f, int topic, struct broker_read *read, bool is_c
                            .n = f->rows.n,
                            .records = records};
     rows_clear(&f->rows);
-    inbox_post_reply(f->inbox, &d->m);
+    inbox_post(f->inbox, &d->m);
 }
 
 void feeds_read(struct feeds *f, struct broker_read *reads)

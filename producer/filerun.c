@@ -102,7 +102,7 @@ static void end(struct filerun *f, const struct err *e)
     if (!is_first)
         return;
     f->ended.on_receive = on_ended;
-    inbox_post_reply(f->inbox, &f->ended);
+    inbox_post(f->inbox, &f->ended);
 }
 
 void filerun_fail(struct filerun *f, const struct err *e)
@@ -200,7 +200,7 @@ struct filerun *filerun_start(struct embedded *m, const struct filerun_options *
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&f->changed, &attr);
     pthread_condattr_destroy(&attr);
-    f->inbox = inbox_new(m->loop, 16);
+    f->inbox = inbox_new(m->loop);
     f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     f->feed.on_wake = on_feed;
     live_watch(m->gateway.live, STR_NONE, STR_NONE, &f->feed);

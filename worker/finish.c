@@ -48,9 +48,7 @@ static void on_sent(struct outgoing *o, int code)
         return;
     }
     log_debug("ended", LS("id", r->out.record.key), LI("code", code));
-    if (code == 0)
-        w->ended[r->state]++;
-    else if (code != ERR_EXISTS) /* it had ended already: the store counts that */
+    if (code != 0 && code != ERR_EXISTS) /* it had ended already: the store counts that */
         log_error("completion_refused", LI("code", code), LI("offset", r->task->offset));
     forget_start(w, r->task);
     release(r);

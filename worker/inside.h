@@ -23,6 +23,7 @@ struct due {
     struct alarms alarms;
     struct list ready; /* due, to be read at the end of the turn */
     int n_reads;
+    size_t n_out; /* being read, or on their way to the log */
 };
 
 struct worker {
@@ -61,7 +62,6 @@ struct worker {
     void *on_stopped_data;
     uint64_t random;
     int n_handles; /* libuv's, not yet closed */
-    int64_t ended[STATE_COUNT_];
     char trouble[600];
 };
 

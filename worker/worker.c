@@ -6,10 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-    GRACE_MS = 2000,     /* after a drain, for completions that cannot be written */
-    INBOX_MESSAGES = 1024,
-};
+enum { GRACE_MS = 2000 }; /* after a drain, for completions that cannot be written */
 
 /* ---- small things for all roles ---- */
 
@@ -143,7 +140,7 @@ static void init_roles(struct worker *w, struct nodes *nodes)
 
     hash_topics(w);
     init_handles(w);
-    w->inbox = inbox_new(w->loop, INBOX_MESSAGES);
+    w->inbox = inbox_new(w->loop);
     tasks_init(&w->tasks);
     list_init(&w->runs);
     w->schedule = pool.schedule;
@@ -279,11 +276,6 @@ void worker_free(struct worker *w)
 }
 
 /* ---- what others ask ---- */
-
-int64_t worker_ended(const struct worker *w, enum job_state state)
-{
-    return w->ended[state];
-}
 
 const char *worker_trouble(const struct worker *w)
 {
