@@ -1,6 +1,7 @@
 #include "producer/embedded.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "schema/migrate.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -59,6 +60,18 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data), void *data)
 {
     m->side->stop(m->worker, drain_ms, on_stopped, data);
+}
+
+int embedded_failure(const struct embedded *m, struct err *e)
+{
+    struct err why = {0};
+    int rc = broker_health(m->gateway.broker, &why);
+
+    if (rc != ERR_CORRUPT && (rc = m->side->failure(m->worker)) == ERR_CORRUPT)
+        err_set(&why, rc, "records cannot be read");
+    if (rc != ERR_CORRUPT)
+        return 0;
+    return err_set(e, rc, "%s/" DB_FILE " is damaged: %s", m->gateway.config->data, why.msg);
 }
 
 void embedded_close(struct embedded *m)

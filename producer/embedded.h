@@ -11,6 +11,7 @@ struct worker_side {
     void (*stop)(void *worker, int64_t drain_ms, void (*on_stopped)(void *data), void *data);
     void (*free)(void *worker);
     const char *(*trouble)(void *worker); /* worker_trouble() */
+    int (*failure)(void *worker);         /* worker_failure() */
 };
 
 struct embedded {
@@ -30,6 +31,9 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
  * second call stops at once. */
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data),
                    void *data);
+/* Whether it can go on (loop's thread): 0, or ERR_CORRUPT when the database turned out to be
+ * damaged. Then nothing is written any more: stop. */
+int embedded_failure(const struct embedded *m, struct err *e);
 /* After on_stopped: closes log and store, gives the lock back. */
 void embedded_close(struct embedded *m);
 /* At the very end: runs what is left on the loop (close callbacks), and closes it. */

@@ -84,7 +84,8 @@ static void on_caught_up(void *data, int topic)
 
 int cancel_start(struct worker *w, struct err *e)
 {
-    struct subscription s = {on_records, on_caught_up, w, (size_t)w->config->worker_lookahead};
+    struct subscription s = {on_records, on_caught_up, worker_read_failed, w,
+                             (size_t)w->config->worker_lookahead};
 
     return broker_subscribe(w->broker, TOPIC_CONTROL, &s, e);
 }

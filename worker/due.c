@@ -88,6 +88,12 @@ static void move(struct worker *w, const struct record *r)
 
 /* ---- reading ---- */
 
+static void later(struct worker *w, struct entry *entry)
+{
+    entry->in.at.at = 0;
+    alarms_set(&w->due.alarms, &entry->in.at, worker_wall_ms(w) + RETRY_MS);
+}
+
 static void on_read(struct broker_read *read, const struct record *records, size_t n)
 {
     struct lookup *l = (struct lookup *)(void *)read;
@@ -96,10 +102,15 @@ static void on_read(struct broker_read *read, const struct record *records, size
     HOOK_CRASH("due_read");
     l->w->due.n_reads--;
     l->w->due.n_out -= read->n;
+    worker_read_failed(l->w, read->code);
     for (i = 0; i < n && !l->w->is_stopping; i++)
         move(l->w, &records[i]);
-    for (i = 0; i < read->n; i++)
-        free(l->entries[i]);
+    for (i = 0; i < read->n; i++) {
+        if (read->code)
+            later(l->w, l->entries[i]);
+        else
+            free(l->entries[i]);
+    }
     free(l);
 }
 
@@ -129,10 +140,8 @@ static void read_group(struct worker *w)
         w->due.n_out += n;
         return;
     }
-    for (i = 0; i < n; i++) {
-        l->entries[i]->in.at.at = 0;
-        alarms_set(&w->due.alarms, &l->entries[i]->in.at, worker_wall_ms(w) + RETRY_MS);
-    }
+    for (i = 0; i < n; i++)
+        later(w, l->entries[i]);
     free(l);
 }
 
@@ -187,7 +196,8 @@ void due_init(struct worker *w)
 
 int due_start(struct worker *w, struct err *e)
 {
-    struct subscription s = {on_records, NULL, w, (size_t)w->config->worker_lookahead};
+    struct subscription s = {on_records, NULL, worker_read_failed, w,
+                             (size_t)w->config->worker_lookahead};
 
     return broker_subscribe(w->broker, TOPIC_SCHEDULED, &s, e);
 }

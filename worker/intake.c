@@ -180,7 +180,8 @@ static void on_caught_up(void *data, int topic)
 
 int intake_start(struct worker *w, struct err *e)
 {
-    struct subscription s = {on_records, on_caught_up, w, (size_t)w->config->worker_lookahead};
+    struct subscription s = {on_records, on_caught_up, worker_read_failed, w,
+                             (size_t)w->config->worker_lookahead};
     int topic, rc, n = (int)topics_count(w->topics);
 
     for (topic = TOPIC_JOBS; topic < n; topic++)

@@ -43,6 +43,14 @@ struct journal_key worker_journal_key(const struct worker *w, const struct task 
     return (struct journal_key){w->topic_hashes[t->topic], t->offset, t->partition};
 }
 
+void worker_read_failed(void *worker, int code)
+{
+    struct worker *w = worker;
+
+    if (code == ERR_CORRUPT)
+        w->read_failure = code;
+}
+
 /* ---- turns ---- */
 
 static bool is_at_rest(const struct worker *w)
@@ -276,6 +284,11 @@ void worker_free(struct worker *w)
 }
 
 /* ---- what others ask ---- */
+
+int worker_failure(const struct worker *w)
+{
+    return w->read_failure;
+}
 
 const char *worker_trouble(const struct worker *w)
 {

@@ -33,3 +33,6 @@ void worker_free(struct worker *w);
 /* What keeps jobs waiting now ("no engine node is up: http://…: connection refused"), or "" — for
  * the progress bar. Valid until the next turn of the loop. */
 const char *worker_trouble(const struct worker *w);
+/* Whether it can go on: 0, or ERR_CORRUPT when a part of the log cannot be read (the log says
+ * which). */
+int worker_failure(const struct worker *w);

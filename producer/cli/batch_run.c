@@ -144,11 +144,6 @@ static void show(struct batch_run *b, bool is_end)
         progress_update(p, clock_mono_ms());
 }
 
-static void on_timer(uv_timer_t *timer)
-{
-    show(timer->data, false);
-}
-
 static void on_stopped(void *data)
 {
     struct batch_run *b = data;
@@ -160,6 +155,17 @@ static void stop(struct batch_run *b, int64_t drain_ms)
 {
     embedded_stop(&b->embedded, drain_ms, on_stopped, b);
     b->is_stopping = true;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct batch_run *b = timer->data;
+
+    show(b, false);
+    if (!b->is_stopping && embedded_failure(&b->embedded, NULL) < 0) {
+        filerun_interrupt(b->run);
+        stop(b, 0);
+    }
 }
 
 static void on_end(void *data, int code)
@@ -205,16 +211,25 @@ static void close_handles(struct batch_run *b)
     uv_close((uv_handle_t *)&b->timer, NULL);
 }
 
+static int exit_of(const struct err *e)
+{
+    if (e->code == ERR_NOT_FOUND)
+        return EXIT_USAGE;
+    return e->code == ERR_CORRUPT ? EXIT_NO_SERVER : EXIT_SOME_FAILED;
+}
+
 /* What the user should know at the end, and the exit code. After filerun_stop. */
 static int conclude(struct batch_run *b)
 {
     const char *outz = strcmp(b->options.outz, "-") == 0 ? "stdout" : b->options.outz;
     const struct err *error = filerun_error(b->run);
     struct filerun_counts counts;
+    struct err damage;
 
+    if (embedded_failure(&b->embedded, &damage) < 0)
+        return cli_fail(EXIT_NO_SERVER, "%s; --fresh starts over", damage.msg);
     if (error->code < 0)
-        return cli_fail(error->code == ERR_NOT_FOUND ? EXIT_USAGE : EXIT_SOME_FAILED, "%s",
-                        error->msg);
+        return cli_fail(exit_of(error), "%s", error->msg);
     if (b->was_interrupted && !filerun_is_complete(b->run))
         return cli_fail(EXIT_SOME_FAILED, b->is_temporary
                                               ? "stopped; what is missing was not kept"
@@ -264,7 +279,7 @@ static int run_in(struct batch_run *b, const struct cli *c, struct config *confi
         return cli_fail(EXIT_SOME_FAILED, "%s", e.msg);
     uv_loop_init(&b->loop);
     if (embedded_open(&b->embedded, config, &b->loop, c->side, &e) < 0) {
-        rc = cli_fail(EXIT_SOME_FAILED, "%s", e.msg);
+        rc = cli_fail(exit_of(&e), "%s", e.msg);
     } else {
         rc = run_embedded(b, &e);
         embedded_close(&b->embedded);

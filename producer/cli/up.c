@@ -8,14 +8,16 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { N_SIGNALS = 3, LISTEN_PATH_BYTES = 4200, ADDRESS_BYTES = 300 };
+enum { N_SIGNALS = 3, LISTEN_PATH_BYTES = 4200, ADDRESS_BYTES = 300, LOOK_MS = 500 };
 
 struct up {
     struct embedded embedded;
     uv_loop_t loop;
     uv_signal_t signals[N_SIGNALS];
+    uv_timer_t look;
     struct server *server;
     bool is_stopping;
+    struct err failure; /* why it could not go on */
 };
 
 /* The file that tells other programs the address, which `listen: …:0` leaves to the kernel. It is
@@ -53,6 +55,7 @@ static void on_stopped(void *data)
 
     for (int i = 0; i < N_SIGNALS; i++)
         uv_close((uv_handle_t *)&up->signals[i], NULL);
+    uv_close((uv_handle_t *)&up->look, NULL);
     uv_stop(&up->loop);
 }
 
@@ -68,6 +71,24 @@ static void on_signal(uv_signal_t *handle, int number)
     log_info("stopping", LI("signal", number), LI("drain_ms", up->is_stopping ? 0 : drain_ms));
     embedded_stop(&up->embedded, up->is_stopping ? 0 : drain_ms, on_stopped, up);
     up->is_stopping = true;
+}
+
+static void on_look(uv_timer_t *timer)
+{
+    struct up *up = timer->data;
+
+    if (up->is_stopping || embedded_failure(&up->embedded, &up->failure) == 0)
+        return;
+    log_error("stopping", LZ("error", up->failure.msg));
+    embedded_stop(&up->embedded, 0, on_stopped, up);
+    up->is_stopping = true;
+}
+
+static void watch_failure(struct up *up)
+{
+    uv_timer_init(&up->loop, &up->look);
+    up->look.data = up;
+    uv_timer_start(&up->look, on_look, LOOK_MS, LOOK_MS);
 }
 
 static void watch_signals(struct up *up)
@@ -119,6 +140,7 @@ static int run_in(struct up *up, const struct config *config, const struct cli *
     if (rc < 0)
         return rc;
     watch_signals(up);
+    watch_failure(up);
     rc = serve(up, config, e);
     if (up->server)
         server_stop(up->server);
@@ -127,7 +149,9 @@ static int run_in(struct up *up, const struct config *config, const struct cli *
         uv_run(&up->loop, UV_RUN_DEFAULT);
     }
     embedded_close(&up->embedded);
-    return rc;
+    if (rc == 0 && up->failure.code)
+        *e = up->failure;
+    return rc < 0 ? rc : up->failure.code;
 }
 
 static int run(struct cli *c)
@@ -143,9 +167,12 @@ static int run(struct cli *c)
     rc = run_in(&up, config, c, &e);
     embedded_close_loop(&up.loop);
     config_free(config);
-    if (rc < 0)
-        return cli_fail(e.code == ERR_INVALID ? EXIT_USAGE : EXIT_SOME_FAILED, "%s", e.msg);
-    return EXIT_WELL;
+    if (rc == 0)
+        return EXIT_WELL;
+    return cli_fail(e.code == ERR_INVALID   ? EXIT_USAGE
+                    : e.code == ERR_CORRUPT ? EXIT_NO_SERVER
+                                            : EXIT_SOME_FAILED,
+                    "%s", e.msg);
 }
 
 static const struct cli_option options[] = {

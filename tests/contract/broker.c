@@ -377,7 +377,7 @@ static void on_read(struct broker_read *read, const struct record *records, size
 
 static void read_now(struct rig *r, struct reading *g, const int64_t *offsets, size_t n)
 {
-    *g = (struct reading){.read = {offsets, n, JOBS, on_read, NULL}};
+    *g = (struct reading){.read = {offsets, n, JOBS, on_read, 0, NULL}};
     CHECK_INT(broker_read(r->broker, &g->read), 0);
     while (g->read.topic != -1)
         uv_run(&r->loop, UV_RUN_ONCE);
@@ -410,7 +410,7 @@ ON_DRIVERS(a_read_gives_what_is_there)
 ON_DRIVERS(a_read_is_answered_by_close_at_the_latest)
 {
     static const int64_t offsets[] = {0};
-    struct reading g = {.read = {offsets, 1, JOBS, on_read, NULL}};
+    struct reading g = {.read = {offsets, 1, JOBS, on_read, 0, NULL}};
     struct rig r;
 
     rig_init(&r, d);
@@ -748,7 +748,7 @@ static void on_records_close(void *data, const struct record *records, size_t n)
 ON_DRIVERS(close_may_be_called_from_on_records)
 {
     int n_calls = 0;
-    struct subscription s = {on_records_close, NULL, &n_calls, 1000};
+    struct subscription s = {.on_records = on_records_close, .data = &n_calls, .window = 1000};
     struct rig r;
     struct err e;
     int i;

@@ -109,7 +109,7 @@ static uint32_t random_life_us(int round)
 static void live(const struct driver *d, int round, int fd)
 {
     struct child c = {.fd = fd, .next = round * EACH_ROUND};
-    struct subscription s = {on_jobs, NULL, &c, 16};
+    struct subscription s = {.on_records = on_jobs, .data = &c, .window = 16};
     pthread_t killer;
     uv_timer_t tick;
     struct err e;

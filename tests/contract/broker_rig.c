@@ -122,7 +122,7 @@ static void on_caught_up(void *data, int topic)
 
 void rig_subscribe(struct rig *r, int topic, size_t window)
 {
-    struct subscription s = {on_records, on_caught_up, r, window};
+    struct subscription s = {on_records, on_caught_up, NULL, r, window};
     struct err e;
 
     must(broker_subscribe(r->broker, topic, &s, &e), &e);

@@ -3,6 +3,7 @@
 #include "tests/worker/rig.h"
 #include "worker/journal.h"
 #include <stdio.h>
+#include <stdlib.h>
 
 /* One worker on one stub engine. */
 struct bench {
@@ -410,6 +411,75 @@ TEST(a_scheduled_job_runs_when_it_is_due)
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
     CHECK(clock_wall_ms() >= due);
     CHECK(clock_wall_ms() < due + 2000);
+    close_bench(&b);
+}
+
+/* A log whose first reads fail, as on a disk that is away for a moment. */
+static struct {
+    struct broker_ops ops;
+    int (*read)(struct broker *b, struct broker_read *r);
+    struct rig *r;
+    int n_failing;
+} flaky;
+
+struct failed_read {
+    uv_timer_t timer; /* first */
+    struct broker_read *r;
+};
+
+static void on_failed_read_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void on_failed_read(uv_timer_t *timer)
+{
+    struct broker_read *r = ((struct failed_read *)(void *)timer)->r;
+
+    uv_close((uv_handle_t *)timer, on_failed_read_closed);
+    r->code = ERR_IO;
+    r->on_read(r, NULL, 0);
+}
+
+static int flaky_read(struct broker *b, struct broker_read *r)
+{
+    struct failed_read *f;
+
+    if (flaky.n_failing == 0)
+        return flaky.read(b, r);
+    flaky.n_failing--;
+    f = xcalloc(1, sizeof *f);
+    f->r = r;
+    uv_timer_init(&flaky.r->loop, &f->timer);
+    return uv_timer_start(&f->timer, on_failed_read, 1, 0);
+}
+
+static void fail_reads(struct rig *r, int n)
+{
+    flaky.ops = *r->broker->ops;
+    flaky.read = flaky.ops.read;
+    flaky.ops.read = flaky_read;
+    flaky.r = r;
+    flaky.n_failing = n;
+    r->broker->ops = &flaky.ops;
+}
+
+TEST(what_cannot_be_read_for_a_while_is_read_later)
+{
+    struct bench b;
+    char extra[128];
+
+    open_bench(&b, fast, "worker: {prefetch: 3}\n");
+    rig_submit_many(&b.r, "j", 200, "\"model\":\"stub\"");
+    snprintf(extra, sizeof extra, "\"model\":\"stub\",\"not_before\":%lld",
+             (long long)clock_wall_ms() + 100);
+    rig_submit_many(&b.r, "d", 100, extra);
+    fail_reads(&b.r, 6);
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 300);
+    CHECK_INT(flaky.n_failing, 0);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), 300);
+    CHECK_INT(worker_failure(b.r.worker), 0);
     close_bench(&b);
 }
 
