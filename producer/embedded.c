@@ -31,7 +31,7 @@ static int open_log(struct embedded *m, struct err *e)
     };
 
     g->broker = broker_open(&options, e);
-    return g->broker ? 0 : e->code;
+    return g->broker ? store_load(g->store, g->config->data, e) : e->code;
 }
 
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
@@ -51,15 +51,29 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->nodes = nodes_new(c->n_engines);
     g->store = store_writer_new(g->topics, g->live, c->limits_queued_jobs);
     store_set_retention(g->store, c->retention_jobs_days);
-    if (open_log(m, e) == 0 && (m->worker = side->start(g, loop, e)))
+    if (open_log(m, e) == 0)
         return 0;
     embedded_close(m);
     return e->code;
 }
 
+int embedded_start(struct embedded *m, struct err *e)
+{
+    m->worker = m->side->start(&m->gateway, m->loop, e);
+    return m->worker ? 0 : e->code;
+}
+
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data), void *data)
 {
-    m->side->stop(m->worker, drain_ms, on_stopped, data);
+    if (m->worker)
+        m->side->stop(m->worker, drain_ms, on_stopped, data);
+    else
+        on_stopped(data);
+}
+
+const char *embedded_trouble(const struct embedded *m)
+{
+    return m->worker ? m->side->trouble(m->worker) : "";
 }
 
 int embedded_failure(const struct embedded *m, struct err *e)
@@ -67,7 +81,7 @@ int embedded_failure(const struct embedded *m, struct err *e)
     struct err why = {0};
     int rc = broker_health(m->gateway.broker, &why);
 
-    if (rc != ERR_CORRUPT && (rc = m->side->failure(m->worker)) == ERR_CORRUPT)
+    if (rc != ERR_CORRUPT && m->worker && (rc = m->side->failure(m->worker)) == ERR_CORRUPT)
         err_set(&why, rc, "records cannot be read");
     if (rc != ERR_CORRUPT)
         return 0;

@@ -24,6 +24,7 @@ struct batch_run {
     char state[4200];
     int n_told; /* refused lines shown */
     bool is_temporary, is_stopping, was_interrupted;
+    struct err start_error; /* of the worker */
 };
 
 /* ---- where the state is kept ---- */
@@ -126,9 +127,9 @@ static void show(struct batch_run *b, bool is_end)
 {
     struct filerun_counts counts;
     struct progress *p = &b->progress;
-    int64_t n_failed =
-        event_count(EVENT_FAIL) + event_count(EVENT_CANCEL) + event_count(EVENT_EXPIRE);
-    const char *trouble = b->is_stopping ? "" : b->embedded.side->trouble(b->embedded.worker);
+    /* what is cancelled is no line of this input */
+    int64_t n_failed = event_count(EVENT_FAIL) + event_count(EVENT_EXPIRE);
+    const char *trouble = b->is_stopping ? "" : embedded_trouble(&b->embedded);
 
     show_refused(b);
     filerun_get_counts(b->run, &counts);
@@ -175,6 +176,16 @@ static void on_end(void *data, int code)
     (void)code; /* conclude() asks */
     if (!b->is_stopping)
         stop(b, 0);
+}
+
+static void on_ready(void *data)
+{
+    struct batch_run *b = data;
+
+    if (b->is_stopping || embedded_start(&b->embedded, &b->start_error) == 0)
+        return;
+    filerun_interrupt(b->run);
+    stop(b, 0);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -228,6 +239,8 @@ static int conclude(struct batch_run *b)
 
     if (embedded_failure(&b->embedded, &damage) < 0)
         return cli_fail(EXIT_NO_SERVER, "%s; --fresh starts over", damage.msg);
+    if (b->start_error.code < 0)
+        error = &b->start_error;
     if (error->code < 0)
         return cli_fail(exit_of(error), "%s", error->msg);
     if (b->was_interrupted && !filerun_is_complete(b->run))
@@ -250,7 +263,7 @@ static int run_embedded(struct batch_run *b, struct err *e)
 {
     int code;
 
-    b->run = filerun_start(&b->embedded, &b->options, on_end, b, e);
+    b->run = filerun_start(&b->embedded, &b->options, on_ready, on_end, b, e);
     if (!b->run) {
         stop(b, 0);
         uv_run(&b->loop, UV_RUN_DEFAULT);

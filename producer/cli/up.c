@@ -139,6 +139,10 @@ static int run_in(struct up *up, const struct config *config, const struct cli *
 
     if (rc < 0)
         return rc;
+    if (embedded_start(&up->embedded, e) < 0) {
+        embedded_close(&up->embedded);
+        return e->code;
+    }
     watch_signals(up);
     watch_failure(up);
     rc = serve(up, config, e);
