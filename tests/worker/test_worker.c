@@ -358,6 +358,61 @@ TEST(a_cancelled_call_is_broken_off_and_its_tokens_are_noted)
     close_bench(&b);
 }
 
+static bool have_called(struct rig *r, void *n)
+{
+    (void)r;
+    return stub_count(" fault ") >= *(int *)n;
+}
+
+static bool have_lost(struct rig *r, void *n)
+{
+    (void)r;
+    return metric_get(METRIC_COMPLETIONS_LOST_RACE) >= *(int *)n;
+}
+
+static void check_n_calls(struct rig *r, const char *textz)
+{
+    struct buf b;
+    struct err e;
+
+    buf_init(&b, 1 << 16);
+    CHECK_INT(reader_usage(r->reader, STR("tenant"), 0, 0, STR_NONE, false, &b, &e), 0);
+    CHECK(b.p && strstr(b.p, textz));
+    buf_release(&b);
+}
+
+/* Their bodies are not in memory, and their records are gone with the cancellation. */
+TEST(calls_of_a_job_that_is_cancelled_in_its_backoff_are_noted)
+{
+    enum { N = 6 };
+    const char *args[] = {"--fault", "kind=status,code=500", NULL};
+    struct position at[N];
+    char yaml[256], text[64];
+    struct rig r;
+    int pid, n = N;
+
+    snprintf(yaml, sizeof yaml,
+             "engines: [{name: n, url: \"http://127.0.0.1:%d\"}]\n"
+             "retry: {base_ms: 600000, cap_ms: 600000}\nworker: {prefetch: 1}\n",
+             stub_start(0, &pid, args));
+    rig_open(&r, yaml);
+    rig_start_worker(&r);
+    for (int i = 0; i < N; i++) {
+        snprintf(text, sizeof text, "{\"id\":\"j%d\",\"model\":\"stub\",\"prompt\":\"x\"}", i);
+        at[i] = rig_submit(&r, text);
+    }
+    rig_until(&r, have_called, &n);
+    rig_run(&r, 200);
+    for (int i = 0; i < N; i++) {
+        snprintf(text, sizeof text, "j%d", i);
+        rig_cancel(&r, text, at[i]);
+    }
+    rig_until(&r, have_lost, &n);
+    check_n_calls(&r, "\"calls\":6");
+    rig_close(&r);
+    stub_kill(pid);
+}
+
 TEST(an_attempt_that_began_after_its_job_was_cancelled_leaves_no_trace)
 {
     struct live_view view;
