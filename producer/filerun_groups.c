@@ -248,6 +248,22 @@ int groups_take_acks(struct reading *r)
     return rc;
 }
 
+/* What an earlier run left does not count until it is known which of it stays: its lines are still
+ * to be read. */
+static int64_t n_unfinished(const struct reading *r)
+{
+    const struct leftovers *l = &r->leftovers;
+
+    return store_unfinished(r->run->embedded->gateway.store) -
+           (l->is_decided ? 0 : (int64_t)l->n_loaded);
+}
+
+/* Waiting is for jobs to end, then: but first the lines in hand are looked up. */
+static int decide(struct reading *r)
+{
+    return r->filling && !r->leftovers.is_decided ? groups_flush(r) : leftovers_decide(r);
+}
+
 /* Waits until there is room for more lines: few publishes on their way, few jobs unfinished. */
 int groups_wait(struct reading *r, size_t max_open, int64_t max_unfinished)
 {
@@ -263,9 +279,9 @@ int groups_wait(struct reading *r, size_t max_open, int64_t max_unfinished)
             return ERR_CLOSED;
         if ((rc = groups_take_acks(r)) < 0)
             return rc;
-        if (r->n_open <= max_open && store_unfinished(f->embedded->gateway.store) <= max_unfinished)
+        if (r->n_open <= max_open && n_unfinished(r) <= max_unfinished)
             return 0;
-        if (r->n_open == 0 && (rc = leftovers_decide(r)) < 0)
+        if (r->n_open == 0 && (rc = decide(r)) < 0)
             return rc;
         pthread_mutex_lock(&f->lock);
         filerun_wait_locked(f, &r->seen, 1000);

@@ -37,6 +37,7 @@ static void on_leftover(void *data, struct str id)
 
     str_copyz(o->id, sizeof o->id, id);
     map_put(&l->all, &o->node, str_z(o->id));
+    l->n_loaded++;
     l->n_unmet++;
 }
 

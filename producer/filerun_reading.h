@@ -23,7 +23,8 @@ struct group {
 /* What an earlier run left in the log: filerun_leftovers.c. */
 struct leftovers {
     struct map all;  /* by id: not met in the input so far */
-    size_t n_unmet;  /* of them, not cancelled */
+    size_t n_loaded; /* in all */
+    size_t n_unmet;  /* in `all`, and not cancelled */
     bool is_decided; /* the worker was started */
     int64_t patience_ms;
     struct reader *reader;

@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -266,6 +267,32 @@ def kill_under_way(p, *arguments, **more):
     wait_for(lambda: len(p.keys("abort")) == 4, "their end")
     p.stub.latency(1)
     return p.keys()
+
+
+def test_all_that_is_still_there_goes_on_as_it_is():
+    n = 5000
+
+    def n_in_log():
+        try:
+            db = sqlite3.connect("file:%s.genq/genq.db?mode=ro" % p.out, uri=True)
+            count, = db.execute("SELECT count(*) FROM job").fetchone()
+            db.close()
+            return count
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+    with Place("--latency-ms", "60000") as p:
+        p.write(prompts(n))
+        child = p.start("-m", "stub")
+        wait_for(lambda: n_in_log() >= 3000, "a full window")
+        child.kill()
+        child.wait()
+        begun = len(p.keys())
+        p.stub.latency(0)
+        p.run("-m", "stub")
+        assert p.texts() == ["echo: key=k%d" % i for i in range(n)]
+        assert not any(".r" in r["id"] for r in p.results()), "a line that was there was cancelled"
+        assert len(p.keys()) == begun + n
 
 
 def test_lines_that_are_gone_are_not_run():
