@@ -69,6 +69,9 @@ struct subscription {
     /* All that was in the topic at the time of subscribing has been delivered (or the window is
      * full). Once a topic. NULL allowed. */
     void (*on_caught_up)(void *data, int topic);
+    /* Records cannot be read; the driver goes on trying, and tells each time. ERR_CORRUPT: they
+     * never will be. NULL allowed. */
+    void (*on_failed)(void *data, int code);
     void *data;
     size_t window; /* deliver no more while this many of a topic are delivered and unfinished */
     /* The partition goes to another process: forget what has not started; gives how many of its
@@ -85,6 +88,7 @@ struct broker_read {
     /* On the loop's thread, once; records that are not there any more are left out. Bytes are valid
      * during the call. */
     void (*on_read)(struct broker_read *r, const struct record *records, size_t n);
+    int code;                 /* in on_read: 0, or why nothing could be read (n is 0) */
     struct broker_read *next; /* the broker's */
 };
 
@@ -120,7 +124,8 @@ struct broker_ops {
     int (*read)(struct broker *b, struct broker_read *r);
     /* Any thread; from memory. */
     void (*stat)(struct broker *b, int topic, struct broker_stat *out);
-    /* Any thread: code 0 while the last write went well, else what it failed with. */
+    /* Any thread: code 0 while the last write went well, else what it failed with. ERR_CORRUPT
+     * stays: nothing is written to a damaged log. */
     int (*health)(struct broker *b, struct err *e);
     /* Loop's thread: makes durable what was published, acknowledges it, stops. Callbacks may still
      * come until it returns; none after. */

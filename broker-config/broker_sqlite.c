@@ -21,12 +21,13 @@
 
 enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
-    INBOX_MAX = 1 << 16,
     FINISH_MS = 20,
     RETRY_MS = 1000,          /* between tries to write finishes while the disk refuses */
     TRIM_RETRY_MS = 10000,
     PACE_US = 2000,           /* between commits of patient publishes that come one by one */
     PACE_BURST = 8,           /* commits that need not wait, after a quiet time */
+    TIDY_PAGES = 256,         /* in the WAL, that are moved to the file in a quiet moment: */
+    TIDY_MS = 10,             /* after a commit, when no work has come since */
     WAL_BYTES = 64 << 20      /* a longer WAL is cut when nothing is left to do */
 };
 
@@ -78,6 +79,7 @@ struct sqlite_broker {
     char *walz;                 /* path of the write-ahead log */
     bool has_written;           /* since the WAL was last looked at */
     int64_t trim_at_ms;
+    int64_t tidy_at_ms;         /* 0: nothing to be moved */
 };
 
 extern const struct broker_ops broker_sqlite; /* at the bottom; broker.c's table names it */
@@ -170,6 +172,7 @@ static void on_written(void *data, int code, const struct err *e)
         return;
     metric_add(METRIC_DB_COMMITS, 1);
     b->has_written = true;
+    b->tidy_at_ms = db_wal_pages(b->log.db) >= TIDY_PAGES ? clock_mono_ms() + TIDY_MS : 0;
     store_stats(b);
 }
 
@@ -212,14 +215,15 @@ static void sleep_until(struct sqlite_broker *b, int64_t mono_ms) /* under lock 
     b->is_asleep = false;
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return b == 0 || (a > 0 && a < b) ? a : b;
+}
+
 /* What sleep ends at; 0: at nothing. Under lock. */
 static int64_t deadline(const struct sqlite_broker *b)
 {
-    int64_t retry_at_ms = b->next.retry_at_ms;
-
-    if (b->delete_at_ms == 0 || (retry_at_ms > 0 && retry_at_ms < b->delete_at_ms))
-        return retry_at_ms;
-    return b->delete_at_ms;
+    return earlier(b->tidy_at_ms, earlier(b->delete_at_ms, b->next.retry_at_ms));
 }
 
 /* Lets patient publishes gather while commits come thick: each costs an fsync and its pages, however
@@ -329,6 +333,13 @@ static void trim_wal(struct sqlite_broker *b)
         b->trim_at_ms = clock_mono_ms() + TRIM_RETRY_MS; /* a reader is in the way */
 }
 
+/* A checkpoint that a commit would do, or the close, when nobody waits for it. */
+static void tidy_wal(struct sqlite_broker *b)
+{
+    b->tidy_at_ms = 0;
+    db_checkpoint(b->log.db, false, NULL, NULL); /* what is left waits for the next commit */
+}
+
 static void work_once(struct sqlite_broker *b, struct work *w, bool is_closing)
 {
     struct feeds_next next = {0};
@@ -348,6 +359,8 @@ static void work_once(struct sqlite_broker *b, struct work *w, bool is_closing)
     pthread_mutex_unlock(&b->lock);
     if (b->has_written && is_idle(b))
         trim_wal(b);
+    if (b->tidy_at_ms && clock_mono_ms() >= b->tidy_at_ms && is_idle(b))
+        tidy_wal(b);
 }
 
 static void *run_writer(void *data)
@@ -451,7 +464,7 @@ static struct broker *sqlite_open(const struct broker_options *o, struct err *e)
     b->stat = xcalloc(n, sizeof *b->stat);
     b->is_subscribed = xcalloc(n, sizeof *b->is_subscribed);
     b->walz = path_in(o->config->data, DB_FILE "-wal");
-    b->inbox = inbox_new(o->loop, INBOX_MAX);
+    b->inbox = inbox_new(o->loop);
     work_init(&b->work);
     init_lock(b);
     feeds_init(&b->feeds, &b->log, b->inbox, on_nudge, b);

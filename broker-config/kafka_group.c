@@ -10,7 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { TICK_MS = 500, SOON_MS = 25, INBOX_MAX = 1 << 16, N_HANDLES = 4 };
+enum { TICK_MS = 500, SOON_MS = 25, N_HANDLES = 4 };
 
 static bool is_plain(int topic)
 {
@@ -452,7 +452,7 @@ struct kafka_group *kafka_group_open(const struct kafka_group_options *o, struct
     g->topics = o->topics;
     g->publisher = o->publisher;
     g->loop = o->loop;
-    g->inbox = inbox_new(g->loop, INBOX_MAX);
+    g->inbox = inbox_new(g->loop);
     g->reader = kafka_reader_open(o->config, o->topics, g->inbox, e);
     if (!g->reader) {
         inbox_free(g->inbox);

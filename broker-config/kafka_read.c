@@ -187,7 +187,7 @@ static void read_one(struct kafka_reader *r, struct broker_read *read)
             break;
     }
     kafka_scan_close(&c.scan);
-    inbox_post_reply(r->inbox, &a->m);
+    inbox_post(r->inbox, &a->m);
 }
 
 /* ---- the thread ---- */
@@ -234,7 +234,7 @@ static void *run(void *data)
     while (take(r, &check, &read)) {
         if (check) {
             check->is_found = kafka_check_run(r, r->topics, check);
-            inbox_post_reply(r->inbox, &check->m);
+            inbox_post(r->inbox, &check->m);
         }
         if (read)
             read_one(r, read);

@@ -67,9 +67,11 @@ static int write_once(struct sqlite_group *g, struct publish *p, const struct pu
                       struct publish **culprit, struct err *e)
 {
     int64_t wall_ms = clock_wall_ms();
-    int rc = sqlite_log_begin(g->log, e);
+    int rc = g->damage.code ? g->damage.code : sqlite_log_begin(g->log, e);
 
     *culprit = NULL;
+    if (g->damage.code)
+        *e = g->damage; /* whatever else were written might be lost with it */
     for (; rc == 0 && p != end; p = p->next)
         rc = append_publish(g, p, wall_ms, culprit, e);
     rc = rc ? rc : remove_finished(g, e);
@@ -91,6 +93,10 @@ static int write_span(struct sqlite_group *g, struct publish *p, const struct pu
     struct err e;
     int rc = write_once(g, p, end, culprit, &e);
 
+    if (rc == ERR_CORRUPT) {
+        g->damage = e;
+        *culprit = NULL;
+    }
     /* A culprit's own failure is not the log's, but where its disk is at fault. (FULL may be the
      * store's ceiling.) */
     if (!*culprit || (broker_is_disk_failure(rc) && rc != ERR_FULL))

@@ -358,7 +358,7 @@ static void resolve(struct str *s, const char *bytes)
 
 static void add_row(struct rows *r, int topic, struct db_stmt *s)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
     struct record *rec;
     int h;
 
@@ -370,9 +370,9 @@ static void add_row(struct rows *r, int topic, struct db_stmt *s)
     *rec = (struct record){.at = {topic, 0, db_int(s, 0)}, .source = POSITION_NONE};
     rec->ts_ms = db_int(s, 1);
     rec->key = put(r, db_text(s, 2));
-    rec->code = header_decode(db_blob(s, 3), headers);
+    rec->code = header_decode(db_blob(s, 3), &headers);
     for (h = 0; h < HEADER_COUNT_; h++)
-        rec->headers[h] = put(r, headers[h]);
+        rec->headers[h] = put(r, headers.all[h]);
     rec->value = put(r, db_blob(s, 4));
     if (rec->code)
         log_error("record_headers_broken", LI("topic", topic), LI("offset", rec->at.offset));

@@ -1,6 +1,7 @@
 #include "producer/embedded.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "schema/migrate.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -31,7 +32,9 @@ static int open_log(struct embedded *m, struct err *e)
     if (g->store)
         options.hooks = (struct broker_hooks){store_apply, store_flush, store_committed, g->store};
     g->broker = broker_open(&options, e);
-    return g->broker ? 0 : e->code;
+    if (!g->broker)
+        return e->code;
+    return g->store ? store_load(g->store, g->config->data, e) : 0;
 }
 
 /* Where the log is Kafka's, what is in it was accepted: submission_send judged it. */
@@ -42,12 +45,6 @@ static void make_store(struct gateway *g)
 
     g->store = store_writer_new(g->topics, g->live, is_shared ? INT64_MAX : c->limits_queued_jobs);
     store_set_retention(g->store, c->retention_jobs_days);
-}
-
-static int start_worker(struct embedded *m, struct err *e)
-{
-    m->worker = m->side->start(&m->gateway, m->loop, e);
-    return m->worker ? 0 : e->code;
 }
 
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
@@ -64,13 +61,22 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->config = c;
     g->topics = topics_new(c);
     g->live = live_new((size_t)c->limits_stream_bytes);
+    m->roles = roles;
     g->nodes = nodes_new(roles & ROLE_WORKER ? c->n_engines : 0);
     if (roles & ROLE_GATEWAY)
         make_store(g);
-    if (open_log(m, e) == 0 && (!(roles & ROLE_WORKER) || start_worker(m, e) == 0))
+    if (open_log(m, e) == 0)
         return 0;
     embedded_close(m);
     return e->code;
+}
+
+int embedded_start(struct embedded *m, struct err *e)
+{
+    if (!(m->roles & ROLE_WORKER))
+        return 0;
+    m->worker = m->side->start(&m->gateway, m->loop, e);
+    return m->worker ? 0 : e->code;
 }
 
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data), void *data)
@@ -79,6 +85,23 @@ void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void
         m->side->stop(m->worker, drain_ms, on_stopped, data);
     else
         on_stopped(data);
+}
+
+const char *embedded_trouble(const struct embedded *m)
+{
+    return m->worker ? m->side->trouble(m->worker) : "";
+}
+
+int embedded_failure(const struct embedded *m, struct err *e)
+{
+    struct err why = {0};
+    int rc = broker_health(m->gateway.broker, &why);
+
+    if (rc != ERR_CORRUPT && m->worker && (rc = m->side->failure(m->worker)) == ERR_CORRUPT)
+        err_set(&why, rc, "records cannot be read");
+    if (rc != ERR_CORRUPT)
+        return 0;
+    return err_set(e, rc, "%s/" DB_FILE " is damaged: %s", m->gateway.config->data, why.msg);
 }
 
 void embedded_close(struct embedded *m)

@@ -81,6 +81,10 @@ int reader_batch_open(struct reader *r, struct str tenant, struct str batch_id, 
                       int limit, int (*on_id)(void *data, struct str id), void *data, int64_t *next,
                       bool *is_end, struct err *e);
 
+/* All unfinished jobs that name the batch, by whichever input they came; 0 or negative. */
+int reader_unfinished(struct reader *r, struct str tenant, struct str batch_id,
+                      void (*on_id)(void *data, struct str id), void *data, struct err *e);
+
 /* Usage. group_by: a comma-separated list of tenant, key, model, node, batch, day, hour; from
  * and to in wall ms (0: any); is_csv: CSV with a header line, else {"object":"list","data":[…]}.
  * Each row: the groups, calls, jobs, prompt_tokens, completion_tokens, cached_tokens,

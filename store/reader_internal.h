@@ -24,6 +24,8 @@ enum reader_stmt {
     Q_BATCHES,
     Q_RESULTS,
     Q_OPEN,
+    Q_UNFINISHED,
+    Q_NEWEST,
     Q_USAGE,
     Q_USAGE_LAST,
     Q_USAGE_BISECT,

@@ -1,8 +1,10 @@
 /* The hooks: which record goes where, what a transaction gathers, and what its end tells others. */
 #include "base/log.h"
 #include "base/metric.h"
+#include "schema/migrate.h"
 #include "store/writer_internal.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define BATCH_COLUMNS                                                                              \
@@ -18,7 +20,8 @@ static const char *const sql[W_COUNT_] = {
                   " WHERE tenant=? AND id=?",
     [W_DUE] = "UPDATE job SET state=1, off=?, not_before=NULL WHERE seq=?",
     [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, not_before=NULL,"
-              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL WHERE seq=?",
+              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL"
+              " WHERE seq=? AND state<3 AND tenant=? AND id=? AND batch_id IS ?",
     [W_JOIN] = "UPDATE job SET batch=?, batch_line=? WHERE seq=?",
     [W_ADD_LINE] = "INSERT INTO batch_line(batch, line, job) VALUES(?,?,?)"
                    " ON CONFLICT DO UPDATE SET job=excluded.job WHERE job<>excluded.job",
@@ -46,6 +49,7 @@ struct store_writer *store_writer_new(const struct topics *t, struct live *live,
     w->live = live;
     w->max_unfinished = max_unfinished ? max_unfinished : INT64_MAX;
     map_init(&w->tallies);
+    w->recent = xcalloc(RECENT_JOBS, sizeof w->recent[0]);
     return w;
 }
 
@@ -56,6 +60,7 @@ void store_writer_free(struct store_writer *w)
     writer_forget_tallies(w);
     map_release(&w->tallies);
     free(w->ended);
+    free(w->recent);
     free(w);
 }
 
@@ -102,17 +107,15 @@ int writer_run(struct store_writer *w, struct db_stmt *s)
     return note(w, db_run(s, &e), &e);
 }
 
-static int load_unfinished(struct store_writer *w)
+static int read_unfinished(struct store_writer *w, struct db_stmt *s, struct err *e)
 {
-    struct db_stmt *s = w->stmts[W_GET_FACT];
     int rc;
 
     db_bind_text(s, 1, STR("unfinished"));
-    rc = writer_step(w, s);
+    rc = db_step(s, e);
     if (rc > 0)
         atomic_store_explicit(&w->unfinished, db_int(s, 0), memory_order_relaxed);
-    if (rc >= 0)
-        db_reset(s);
+    db_reset(s);
     return rc < 0 ? rc : 0;
 }
 
@@ -127,11 +130,29 @@ static int prepare(struct store_writer *w, struct db *db)
             rc = db_prepare(db, sql[i], &w->stmts[i], &e);
     if (rc == 0)
         rc = retention_prepare(&w->retention, db, &e);
+    if (rc == 0)
+        rc = read_unfinished(w, w->stmts[W_GET_FACT], &e);
     if (rc)
         return note(w, rc, &e);
-    rc = load_unfinished(w);
+    w->db = db;
+    return 0;
+}
+
+int store_load(struct store_writer *w, const char *dataz, struct err *e)
+{
+    char path[4200];
+    struct db *db;
+    struct db_stmt *s;
+    int rc;
+
+    snprintf(path, sizeof path, "%s/" DB_FILE, dataz);
+    rc = db_open(path, DB_READ, 0, &db, e);
+    if (rc)
+        return rc;
+    rc = db_prepare(db, sql[W_GET_FACT], &s, e);
     if (rc == 0)
-        w->db = db;
+        rc = read_unfinished(w, s, e);
+    db_close(db);
     return rc;
 }
 
@@ -203,6 +224,8 @@ void store_committed(void *writer, bool is_ok)
 
     if (is_ok && !w->broken)
         tell(w);
+    else
+        recent_forget(w);
     writer_forget_tallies(w);
     w->broken = 0;
     w->delta = w->n_late = w->now_ms = 0;

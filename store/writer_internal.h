@@ -43,6 +43,15 @@ struct ended_job {
     struct str tenant, id;
 };
 
+/* A job whose record was applied not long ago, so that its end need not look its row up. A hint: the
+ * statement that ends the row holds it against the row. */
+struct recent_job {
+    struct position at; /* of its record */
+    int64_t seq, batch; /* seq 0: a free place */
+};
+
+enum { RECENT_JOBS = 8192 }; /* a power of two; more than a batch run has unfinished */
+
 struct store_writer {
     const struct topics *topics;
     struct live *live;
@@ -60,6 +69,7 @@ struct store_writer {
     size_t n_ended, room;
     struct map tallies;
     struct tally *tally_list;
+    struct recent_job *recent; /* RECENT_JOBS places, by offset */
 };
 
 /* The job's row, as far as writing needs it. */
@@ -117,6 +127,12 @@ struct new_job {
 };
 /* 1 and *seq when it was added, 0 when the id is there, or negative. */
 int writer_add_job(struct store_writer *w, const struct new_job *n, int64_t *seq);
+
+/* Recently added jobs, by the place of their record (writer_recent.c). */
+void recent_add(struct store_writer *w, struct position at, int64_t seq, int64_t batch);
+/* Whether the job of the record at this place is known; sets row's seq and batch. */
+bool recent_find(const struct store_writer *w, struct position at, struct job_row *row);
+void recent_forget(struct store_writer *w);
 
 /* Counts an ended job, whose completion stands at `off`. */
 void tally_end(struct tally *tally, enum job_state state, int64_t off);

@@ -121,6 +121,7 @@ static int join(struct store_writer *w, struct tally *tally, int64_t line,
     put_int(&b, row->seq);
     tally->n_total++;
     tally->is_dirty = true;
+    recent_forget(w); /* it was of no batch */
     if (state_is_terminal(row->state))
         tally_end(tally, row->state, row->completion_off);
     return writer_run(w, b.s);
@@ -193,6 +194,8 @@ static int apply(struct store_writer *w, struct record *r, const struct job *j)
     if (rc == 0)
         return apply_known(w, r, &fresh, is_due);
     w->delta += rc > 0;
+    if (rc > 0)
+        recent_add(w, r->at, seq, fresh.tally ? fresh.tally->seq : 0);
     return rc < 0 ? rc : 0;
 }
 

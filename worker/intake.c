@@ -4,6 +4,7 @@
 #include "schema/envelope.h"
 #include "schema/foreign.h"
 #include "worker/inside.h"
+#include <assert.h>
 #include <stdlib.h>
 
 enum { POISON_CRASHES = 2, TOKENS_DEFAULT = 256, BYTES_PER_TOKEN = 4 };
@@ -24,43 +25,19 @@ static void on_letter_sent(struct outgoing *o, int code)
     free(l);
 }
 
-/* envelope_dead may borrow from the record, whose bytes go: copy what it kept. */
-static void own(struct record *r, char **mem)
-{
-    size_t n = r->key.n + r->value.n, i;
-    char *p;
-    struct str *all[HEADER_COUNT_ + 2];
-
-    for (i = 0; i < HEADER_COUNT_; i++) {
-        all[i] = &r->headers[i];
-        n += r->headers[i].n;
-    }
-    all[i++] = &r->key;
-    all[i++] = &r->value;
-    p = *mem = xmalloc(n + 1);
-    while (i-- > 0) {
-        if (all[i]->n == 0)
-            continue;
-        memcpy(p, all[i]->p, all[i]->n);
-        all[i]->p = p;
-        p += all[i]->n;
-    }
-}
-
 void intake_bury(struct worker *w, const struct record *r, const char *whyz)
 {
     struct letter *l = xcalloc(1, sizeof *l);
     char source[POSITION_TEXT_MAX];
-    struct buf mem;
+    int rc;
 
     position_format(w->topics, r->at, source);
     log_warn("record_dead", LZ("at", source), LZ("why", whyz));
     metric_add(METRIC_RECORDS_DEAD, 1);
-    buf_init(&mem, r->value.n + r->key.n + (1 << 20));
-    envelope_dead(&l->out.record, r, whyz, source, &mem);
-    buf_init(&l->mem, SIZE_MAX);
-    own(&l->out.record, &l->mem.p);
-    buf_release(&mem);
+    buf_init(&l->mem, SIZE_MAX); /* the record is in memory: so is its copy, whole */
+    rc = envelope_dead(&l->out.record, r, whyz, source, &l->mem);
+    assert(rc == 0);
+    (void)rc;
     l->out.record.at.topic = TOPIC_DEAD;
     l->out.record.source = r->at;
     l->out.record.ts_ms = worker_wall_ms(w);
@@ -241,6 +218,7 @@ int intake_start(struct worker *w, struct err *e)
 {
     struct subscription s = {.on_records = on_records,
                              .on_caught_up = on_caught_up,
+                             .on_failed = worker_read_failed,
                              .on_revoked = on_revoked,
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};

@@ -74,7 +74,9 @@ int cli_exit_err(const struct err *e)
 {
     if (e->code == ERR_INVALID)
         return EXIT_USAGE;
-    return e->code == ERR_UNREACHABLE || e->code == ERR_TIMEOUT ? EXIT_NO_SERVER : EXIT_SOME_FAILED;
+    return e->code == ERR_UNREACHABLE || e->code == ERR_TIMEOUT || e->code == ERR_CORRUPT
+               ? EXIT_NO_SERVER
+               : EXIT_SOME_FAILED;
 }
 
 static int print_try(const struct cli_command *command, const char *groupz)

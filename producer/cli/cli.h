@@ -9,7 +9,7 @@ enum cli_exit {
     EXIT_WELL = 0,        /* all well */
     EXIT_SOME_FAILED = 1, /* some jobs failed */
     EXIT_USAGE = 2,       /* wrong usage or config */
-    EXIT_NO_SERVER = 3,   /* a needed server cannot be reached */
+    EXIT_NO_SERVER = 3,   /* a needed server cannot be reached, or the database is damaged */
     EXIT_TIMED_OUT = 4,
 };
 

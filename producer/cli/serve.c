@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { N_SIGNALS = 3, LISTEN_PATH_BYTES = 4200, ADDRESS_BYTES = 300 };
+enum { N_SIGNALS = 3, LISTEN_PATH_BYTES = 4200, ADDRESS_BYTES = 300, LOOK_MS = 500 };
 
 struct service {
     struct embedded embedded;
@@ -15,8 +15,10 @@ struct service {
     const char *rolez;
     uv_loop_t loop;
     uv_signal_t signals[N_SIGNALS];
+    uv_timer_t look;
     struct server *server;
     bool is_stopping;
+    struct err failure; /* why it could not go on */
 };
 
 static const char *const role_names[] = {
@@ -60,6 +62,7 @@ static void on_stopped(void *data)
 
     for (int i = 0; i < N_SIGNALS; i++)
         uv_close((uv_handle_t *)&v->signals[i], NULL);
+    uv_close((uv_handle_t *)&v->look, NULL);
     uv_stop(&v->loop);
 }
 
@@ -76,6 +79,24 @@ static void on_signal(uv_signal_t *handle, int number)
     log_info("stopping", LI("signal", number), LI("drain_ms", drain_ms));
     v->is_stopping = true;
     embedded_stop(&v->embedded, drain_ms, on_stopped, v);
+}
+
+static void on_look(uv_timer_t *timer)
+{
+    struct service *v = timer->data;
+
+    if (v->is_stopping || embedded_failure(&v->embedded, &v->failure) == 0)
+        return;
+    log_error("stopping", LZ("error", v->failure.msg));
+    v->is_stopping = true;
+    embedded_stop(&v->embedded, 0, on_stopped, v);
+}
+
+static void watch_failure(struct service *v)
+{
+    uv_timer_init(&v->loop, &v->look);
+    v->look.data = v;
+    uv_timer_start(&v->look, on_look, LOOK_MS, LOOK_MS);
 }
 
 static void watch_signals(struct service *v)
@@ -135,7 +156,12 @@ static int run_roles(struct service *v, const struct worker_side *side, unsigned
 
     if (rc < 0)
         return rc;
+    if (embedded_start(&v->embedded, e) < 0) {
+        embedded_close(&v->embedded);
+        return e->code;
+    }
     watch_signals(v);
+    watch_failure(v);
     rc = listen_and_run(v, e);
     if (v->server)
         server_stop(v->server);
@@ -144,7 +170,9 @@ static int run_roles(struct service *v, const struct worker_side *side, unsigned
         uv_run(&v->loop, UV_RUN_DEFAULT);
     }
     embedded_close(&v->embedded);
-    return rc;
+    if (rc == 0 && v->failure.code)
+        *e = v->failure;
+    return rc < 0 ? rc : v->failure.code;
 }
 
 /* A worker's own address is another setting than the server's; --listen means either. */

@@ -132,6 +132,7 @@ void rig_subscribe(struct rig *r, int topic, size_t window)
 static void on_timer(uv_timer_t *t)
 {
     *(bool *)t->data = true;
+    uv_stop(t->loop); /* it may fire before the poll, which would then wait for something else */
 }
 
 static void on_closed(uv_handle_t *h)

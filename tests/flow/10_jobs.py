@@ -283,6 +283,16 @@ def test_paths_and_methods():
         assert w.get("/api/v1/jobs/none").error["code"] == "not_found"
 
 
+def test_unfinished_jobs_are_known_from_the_start():
+    with World(config="limits: {queued_jobs: 3}\n") as w:
+        for i in range(3):
+            w.submit(id="u%d" % i, not_before=int(time.time() * 1000) + 3600000)
+        assert w.metric("genq_jobs_unfinished") == 3
+        w.stop()
+        w.start()
+        assert w.metric("genq_jobs_unfinished") == 3
+
+
 def test_health_and_metrics():
     with World() as w:
         assert w.get("/healthz").json == {"status": "ok"}

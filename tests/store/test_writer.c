@@ -116,6 +116,35 @@ TEST(late_completion_is_wasted)
     fx_free(fx);
 }
 
+/* The place of a job's record is a hint at its row, and the row decides. */
+TEST(an_end_finds_its_job_whatever_its_source)
+{
+    struct fixture *fx = fx_new();
+    int topic = topics_jobs(fx->topics, STR("default"), PRIORITY_NORMAL);
+    struct position own = {topic, 0, 2}, other = {topic, 0, 0}, nobody = {topic, 0, 77};
+
+    submit(fx, JOB_A);
+    fx_begin(fx);
+    CHECK_INT(fx_batch(fx, "b", BATCH_RECEIVING, -1, NULL), 0);
+    CHECK_INT(fx_job(fx, LINE("0")), 0);
+    CHECK_INT(fx_job(fx, LINE("1")), 0);
+    CHECK_INT(fx_job(fx, LINE("2")), 0);
+    CHECK_INT(fx_end_job_from(fx, LINE("1"), STATE_SUCCEEDED, 1, own, NULL), 0);
+    CHECK_INT(fx_end_job_from(fx, LINE("1"), STATE_FAILED, 1, own, NULL), ERR_EXISTS);
+    CHECK_INT(fx_end(fx, true), 0);
+    fx_begin(fx);
+    CHECK_INT(fx_end_job_from(fx, LINE("0"), STATE_SUCCEEDED, 1, other, NULL), 0);
+    CHECK_INT(fx_end_job_from(fx, LINE("2"), STATE_SUCCEEDED, 1, nobody, NULL), 0);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(fx_int(fx, "SELECT state FROM job WHERE id='a'"), STATE_QUEUED);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM job WHERE state=3 AND batch IS NOT NULL"), 3);
+    CHECK_INT(fx_int(fx, "SELECT n_succeeded FROM batch"), 3);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM call WHERE batch='b' AND NOT is_wasted"), 3);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM call WHERE is_wasted"), 1);
+    CHECK_INT(store_unfinished(fx->writer), 1);
+    fx_free(fx);
+}
+
 TEST(calls_that_failed_are_wasted)
 {
     struct fixture *fx = fx_new();
