@@ -153,7 +153,7 @@ int store_load(struct store_writer *w, const char *dataz, struct err *e)
     if (rc == 0)
         rc = read_unfinished(w, s, e);
     db_close(db);
-    return rc;
+    return rc ? err_prefix(e, "%s", path) : 0;
 }
 
 /* ---- the hooks ---- */

@@ -5,6 +5,7 @@
 #include "producer/cli/cli.h"
 #include "producer/cli/progress.h"
 #include "producer/filerun.h"
+#include "schema/migrate.h"
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -241,6 +242,9 @@ static int conclude(struct batch_run *b)
         return cli_fail(EXIT_NO_SERVER, "%s; --fresh starts over", damage.msg);
     if (b->start_error.code < 0)
         error = &b->start_error;
+    if (error->code == ERR_CORRUPT) /* met by one who reads it */
+        return cli_fail(EXIT_NO_SERVER, "%s/" DB_FILE " is damaged: %s; --fresh starts over",
+                        b->state, error->msg);
     if (error->code < 0)
         return cli_fail(exit_of(error), "%s", error->msg);
     if (b->was_interrupted && !filerun_is_complete(b->run))
