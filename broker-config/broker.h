@@ -51,7 +51,8 @@ static inline bool broker_is_disk_failure(int code)
 /* One publish: n records, appended in this order, all or nothing but for records that `apply`
  * turned away. Owned by the broker from broker_publish until on_ack. With Kafka it is not all or
  * nothing: one that failed may be there in part, or whole (publish again with the same ids); a
- * record too large for it fails alone. */
+ * record too large for it fails alone; and one that finishes a source may be durable in this
+ * process's outbox instead of the log: code 0, at.offset -1. */
 struct publish {
     struct record *records; /* the bytes in them must stay until on_ack */
     size_t n;

@@ -38,7 +38,7 @@ struct config {
     int64_t retry_attempts, retry_base_ms, retry_cap_ms;
     int64_t retention_jobs_days;
     int64_t limits_body_bytes, limits_record_bytes, limits_queued_jobs, limits_disk_free_bytes;
-    int64_t limits_connections, limits_stream_bytes;
+    int64_t limits_connections, limits_stream_bytes, limits_outbox_bytes;
     int log_level; /* enum log_level */
     enum log_format_setting log_format;
     struct config_engine *engines; /* at least one */

@@ -1,8 +1,9 @@
 /* Private to the files of the Kafka driver, the ones that may include rdkafka.h: clients made from
  * the config, records to messages and back, and the seams between the driver's parts.
  *
- *     kafka_publish.c  records into topics, acknowledged; kafka_outbox.c keeps on disk what Kafka
- *                      could not take in time
+ *     kafka_publish.c  records into topics, acknowledged: kafka_parcel.c (results), kafka_sender.c
+ *                      (producers), kafka_keep.c (what must not be lost while Kafka is away),
+ *                      kafka_outbox.c (its file), kafka_owed.c (the sources it finishes)
  *     kafka_group.c    subscriptions: the consumer group over job topics and `scheduled`, plain
  *                      readers of the others; kafka_member.c: rebalances; kafka_commit.c: commits
  *     kafka_feed.c     one partition to a subscription: window, order, offsets
@@ -68,14 +69,23 @@ struct kafka_publisher_options {
     void *data;
 };
 
+/* Opens the outbox in the data directory, too. ERR_INVALID (a property), ERR_CORRUPT, ERR_IO,
+ * ERR_FULL. */
 struct kafka_publisher *kafka_publisher_open(const struct kafka_publisher_options *o,
                                              struct err *e);
-int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish); /* any thread */
-/* Whether the outbox holds the record that finishes `source`: its job must not run again. */
+/* From now on records are sent, those of the outbox first, and callbacks come. ERR_IO. */
+int kafka_publisher_start(struct kafka_publisher *p, struct err *e);
+/* Any thread; as broker.h says. A publish with a source never fails while its records can be kept: a
+ * second after Kafka went silent they are written to the outbox and acknowledged (at.offset -1;
+ * the follower is not waited for). ERR_FULL also when the outbox is at limits.outbox_bytes or its
+ * disk refuses it. Others fail with ERR_TIMEOUT after 30 s (message.timeout.ms). */
+int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish);
+/* Whether the record that finishes `source` is on its way to Kafka, in memory or in the outbox: its
+ * job must not run again. True until on_finished has returned. */
 bool kafka_publisher_owes(struct kafka_publisher *p, struct position source); /* any thread */
 int kafka_publisher_health(struct kafka_publisher *p, struct err *e);         /* any thread */
-/* Waits for what is on its way (2 s at most; what has a source goes to the outbox, the rest fails
- * with ERR_CLOSED); no on_ack comes after it. */
+/* Waits for what is on its way (2 s at most; then what has a source goes to the outbox, and the rest
+ * fails with ERR_CLOSED) and for the follower, which is still open; no callback comes after it. */
 void kafka_publisher_close(struct kafka_publisher *p);
 
 /* ---- consuming (kafka_group.c) ---- */

@@ -21,7 +21,7 @@ void mock_open(struct mock *k, const char *brokerz, const char *yamlz)
     CHECK(k->rk);
     k->cluster = rd_kafka_mock_cluster_new(k->rk, 1);
     CHECK(k->cluster);
-    snprintf(text, sizeof text, "broker: {kind: kafka, servers: \"%s\"%s}\n%s",
+    snprintf(text, sizeof text, "data: .\nbroker: {kind: kafka, servers: \"%s\"%s}\n%s",
              rd_kafka_mock_cluster_bootstraps(k->cluster), brokerz, yamlz);
     k->config = config_parse(str_z(text), "test", &e);
     if (!k->config)

@@ -16,8 +16,9 @@ struct mock {
     rd_kafka_message_t *m; /* the record that was read last */
 };
 
-/* One broker, with all topics of the config, of 4 partitions where they are for jobs. brokerz (",
- * …") is added to the broker's settings, yamlz to the config. */
+/* The data directory is the case's own. One broker, with all topics of the config, of 4 partitions
+ * where they are for jobs. brokerz (", …") is added to the broker's settings, yamlz to the config.
+ */
 void mock_open(struct mock *k, const char *brokerz, const char *yamlz);
 void mock_close(struct mock *k);
 /* Reads a partition from the beginning, until the next mock_read_from. */
