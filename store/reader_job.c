@@ -239,7 +239,7 @@ int reader_job_head(struct reader *r, struct str tenant, struct str id, struct j
     row_job(s, out);
     at->topic =
         out->state == STATE_SCHEDULED ? TOPIC_SCHEDULED : topics_jobs(t, out->queue, out->priority);
-    at->partition = 0;
+    at->partition = (int32_t)db_int(s, COL_PART);
     at->offset = db_int(s, COL_OFF);
     own(out);
     db_reset(s);

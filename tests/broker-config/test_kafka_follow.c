@@ -4,6 +4,7 @@
 #include "schema/migrate.h"
 #include "store/writer.h"
 #include "tests/broker-config/kafka_rig.h"
+#include "tests/lib/dump.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,15 @@ static void await_number(const char *sqlz, int64_t want)
     CHECK_INT(n, want);
 }
 
+static void dump(struct buf *out)
+{
+    struct db *db;
+
+    CHECK_INT(db_open(DB_FILE, DB_READ, 100, &db, NULL), 0);
+    dump_tables(db, out);
+    db_close(db);
+}
+
 /* ---- following ---- */
 
 TEST(it_reads_from_the_beginning_and_goes_on)
@@ -165,6 +175,7 @@ TEST(killed_at_any_time_it_applies_each_record_once)
 {
     enum { N = 20000 };
     struct fixture fx = {0};
+    struct buf before, after;
     pid_t child;
     int i;
 
@@ -185,11 +196,18 @@ TEST(killed_at_any_time_it_applies_each_record_once)
     CHECK_INT(query("SELECT count(*) FROM call"), N);
     CHECK_INT(query("SELECT sum(value) FROM fact"), 0);
     stop(&fx);
+    buf_init(&before, 1 << 28);
+    buf_init(&after, 1 << 28);
+    dump(&before);
     CHECK_INT(unlink(DB_FILE), 0);
     start(&fx);
     await_number("SELECT count(*) FROM job WHERE state=3", N);
     await_number("SELECT count(*) FROM \"genq.completions\"", N);
     stop(&fx);
+    dump(&after);
+    CHECK(str_eq(buf_str(&before), buf_str(&after)));
+    buf_release(&before);
+    buf_release(&after);
     kafka_rig_close(&fx.k);
 }
 
