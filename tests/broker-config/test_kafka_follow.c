@@ -5,6 +5,7 @@
 #include "store/writer.h"
 #include "tests/broker-config/kafka_rig.h"
 #include "tests/lib/dump.h"
+#include <librdkafka/rdkafka_mock.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -306,6 +307,44 @@ TEST(a_full_disk_stops_it_until_there_is_room)
     CHECK_INT(kafka_follow_health(fx.follow, &e), 0);
     stop(&fx);
     kafka_rig_close(&fx.k);
+}
+
+static void await_health(struct fixture *fx, bool is_well)
+{
+    int64_t until_ms = clock_mono_ms() + LIMIT_MS;
+
+    while ((kafka_follow_health(fx->follow, NULL) == 0) != is_well && clock_mono_ms() < until_ms)
+        usleep(10000);
+    CHECK_INT(kafka_follow_health(fx->follow, NULL) == 0, is_well);
+}
+
+/* librdkafka's own mock of a cluster, which can be switched off. */
+TEST(kafka_goes_away_and_comes_back)
+{
+    char why[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_t *host = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    rd_kafka_mock_cluster_t *mock = rd_kafka_mock_cluster_new(host, 1);
+    struct fixture fx = {0};
+    int i;
+
+    setenv("KAFKA_SERVERS", rd_kafka_mock_cluster_bootstraps(mock), 1);
+    kafka_rig_open(&fx.k, "");
+    for (i = 0; i < (int)topics_count(fx.k.topics); i++)
+        rd_kafka_mock_topic_create(mock, topics_name(fx.k.topics, i), 2, 1);
+    start(&fx);
+    kafka_rig_job(&fx.k, JOB("a"), POSITION_NONE);
+    await_number("SELECT count(*) FROM job", 1);
+    rd_kafka_mock_broker_set_down(mock, 1);
+    await_health(&fx, false);
+    rd_kafka_mock_broker_set_up(mock, 1);
+    kafka_rig_job(&fx.k, JOB("b"), POSITION_NONE);
+    await_number("SELECT count(*) FROM job", 2);
+    await_health(&fx, true);
+    stop(&fx);
+    kafka_rig_close(&fx.k);
+    rd_kafka_mock_cluster_destroy(mock);
+    rd_kafka_destroy(host);
 }
 
 TEST(new_partitions_are_followed)
