@@ -8,6 +8,7 @@ enum reader_stmt {
     Q_JOB,
     Q_JOB_SEQ,
     Q_JOB_MEMBER,
+    Q_APPLIED,
     Q_LIST_ALL,
     Q_LIST_BAD,
     Q_LIST_GROUP,
