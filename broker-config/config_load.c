@@ -365,6 +365,10 @@ static int check_prefix(struct loader *l, const struct yaml *y)
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 
+    if (l->c->broker_kind != BROKER_KIND_KAFKA) {
+        err_set(l->e, ERR_INVALID, "is for kind: kafka");
+        return fail_value(l, y, STR("broker.prefix"));
+    }
     if (l->c->broker_prefix[strspn(l->c->broker_prefix, letters)] == '\0')
         return 0;
     err_set(l->e, ERR_INVALID, "must be of letters, digits, '.', '_' and '-'");

@@ -234,7 +234,8 @@ static void read_row(struct kafka_outbox *o, struct kafka_outbox_row *row)
                          .source = POSITION_NONE};
     r->ts_ms = db_int(o->scan, 4);
     r->key = db_blob(o->scan, 5);
-    r->code = header_decode(db_blob(o->scan, 6), r->headers);
+    r->code = header_decode(db_blob(o->scan, 6), &row->headers);
+    memcpy(r->headers, row->headers.all, sizeof r->headers);
     r->value = db_blob(o->scan, 7);
     if (!source.p)
         return;

@@ -3,6 +3,7 @@
  * number is given twice. Topics stand there by name, for their numbers depend on the config. The
  * publisher's thread only. */
 #pragma once
+#include "broker-config/header_codec.h"
 #include "base/db.h"
 #include "broker-config/topics.h"
 
@@ -36,6 +37,7 @@ struct kafka_outbox_row {
     int64_t row, bytes;
     struct record record; /* topic (-1: the config has none of its name), source, key, value,
                            * headers, ts_ms; code below 0: its headers are broken */
+    struct headers headers; /* what the record's borrow */
 };
 
 /* Calls on_row for the rows from `from` to `to`, in their order, until it returns false. A row is

@@ -9,9 +9,9 @@ enum {
     OPEN_TRIES = 5, /* a topic that was just made is not known everywhere at once */
     OPEN_RETRY_US = 200000,
     TELL_EVERY_MS = 3000, /* that we wait */
-    LOOK_MS = 2000,       /* how long a look may take … */
+    LOOK_MS = 1000,       /* how long a look may take … */
     LOOK_EVERY_MS = 3000, /* … and how often there is one */
-    LOOK_REST = 10,       /* after a slow one so many times as long */
+    LOOK_REST = 5,        /* after a slow one so many times as long */
     OFFSET_OLDEST = -2,   /* as ListOffsets asks for them */
     OFFSET_END = -1
 };

@@ -42,7 +42,7 @@ void tail_close(struct tail *t);
 size_t tail_take(struct tail *t, rd_kafka_message_t **messages, size_t n, int wait_ms);
 struct tail_part *tail_part(const rd_kafka_message_t *m);
 /* Where it is time: starts partitions that were added, and asks for the log's ends. May block for
- * seconds while Kafka is away, but not for more than a tenth of the time. */
+ * seconds while Kafka is away, but for a fifth of the time at most. */
 void tail_look(struct tail *t, int64_t mono_ms);
 /* Any thread: ends a wait in tail_take. */
 void tail_wake(struct tail *t);

@@ -19,10 +19,13 @@ _Static_assert(STATE_SCHEDULED == 0 && STATE_QUEUED == 1 && STATE_RUNNING == 2 &
  * batch_line more, a call one row in the ledger. Whole numbers come first in a row: filters read
  * them without decoding the texts.
  *
- * job: `off` is its place in its job topic, or in the scheduled topic while scheduled; `batch`
- *   is the batch's seq, NULL where batch_id only groups; what only an unfinished job needs
+ * job: `part` and `off` are its place in its job topic, or in the scheduled topic while scheduled;
+ *   `batch` is the batch's seq, NULL where batch_id only groups; what only an unfinished job needs
  *   (session, custom_id, metadata, …) becomes NULL at its end, since the completion has it too.
- * batch: its completions lie in [first_off, last_off] of the feed (last_off -1: none yet). No
+ *   One that has ended and has an `off`, but no digest: its own record is yet to come. job_early:
+ *   lines whose batch is yet to come.
+ * batch: its completions lie in [first_off, last_off] of the feed (last_off -1: none yet); last_at:
+ *   time of the newest of them, and of its seal: when it has ended, that is its end. No
  *   seq is given twice, or lines that retention has left would turn up in another batch.
  * call: the ledger. No index: `at` grows with seq, so a range is found by bisecting.
  * position: of a log that is followed (Kafka), what each partition's next record is: all before it
@@ -32,18 +35,19 @@ _Static_assert(STATE_SCHEDULED == 0 && STATE_QUEUED == 1 && STATE_RUNNING == 2 &
 static const char *const migrations[] = {
     "CREATE TABLE job("
     "seq INTEGER PRIMARY KEY, state INT NOT NULL, priority INT NOT NULL, form INT NOT NULL,"
-    " off INT, created_at INT NOT NULL, completion_off INT, finished_at INT, not_before "
+    " off INT, part INT, created_at INT NOT NULL, completion_off INT, finished_at INT, not_before "
     "INT,"
     " deadline INT, batch INT, batch_line INT, tenant TEXT NOT NULL, id TEXT NOT NULL,"
     " queue TEXT NOT NULL, model TEXT NOT NULL, batch_id TEXT, digest BLOB, session TEXT,"
     " custom_id TEXT, metadata TEXT, UNIQUE(tenant, id));"
     "CREATE INDEX job_bad ON job(state) WHERE state >= 4;"
     "CREATE INDEX job_group ON job(batch_id) WHERE batch_id IS NOT NULL AND batch IS NULL;"
+    "CREATE INDEX job_early ON job(batch_id, tenant) WHERE batch_line IS NOT NULL AND batch IS NULL;"
     "CREATE TABLE batch("
     "seq INTEGER PRIMARY KEY AUTOINCREMENT, state INT NOT NULL, created_at INT NOT NULL,"
     " finished_at INT, n_lines INT, n_total INT NOT NULL, n_succeeded INT NOT NULL, n_failed INT "
     "NOT NULL,"
-    " n_cancelled INT NOT NULL, n_expired INT NOT NULL, prompt_tokens INT NOT NULL,"
+    " last_at INT NOT NULL, n_cancelled INT NOT NULL, n_expired INT NOT NULL, prompt_tokens INT NOT NULL,"
     " completion_tokens INT NOT NULL, cached_tokens INT NOT NULL, cost REAL NOT NULL,"
     " first_off INT NOT NULL, last_off INT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL,"
     " UNIQUE(tenant, id));"

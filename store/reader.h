@@ -21,6 +21,10 @@ int reader_job(struct reader *r, struct str tenant, struct str id, struct buf *b
 /* Whether a job has this id: 0, or ERR_NOT_FOUND. */
 int reader_has_job(struct reader *r, struct str tenant, struct str id, struct err *e);
 
+/* Whether the store knows all of the log up to the record at `at`: 1, 0 or negative. Of an embedded
+ * log it always does. */
+int reader_has_applied(struct reader *r, struct position at, const struct topics *t, struct err *e);
+
 /* A stored job for building its cancelled completion: fills the struct job that completion_write
  * takes (release with job_release), and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS when
  * it has ended. */

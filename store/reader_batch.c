@@ -399,7 +399,7 @@ int reader_results_completed(struct reader *r, struct str tenant, struct str bat
     rc = rc ? rc : reader_find_batch(r, tenant, batch_id, &k.batch, e);
     if (rc)
         return rc;
-    *next = from > k.batch.first_off ? from : k.batch.first_off;
+    *next = k.batch.last_off >= 0 && k.batch.first_off > from ? k.batch.first_off : from;
     db_bind_int(s, 1, *next);
     db_bind_int(s, 2, k.batch.last_off);
     return walk_feed(&k, s, tenant, batch_id, &g, e);

@@ -7,22 +7,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BATCH_COLUMNS                                                                              \
-    "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled,"        \
-    " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off"
+/* In the order of writer_job.c's binders. */
+#define JOB_COLUMNS \
+    "state, priority, form, off, part, created_at, completion_off, finished_at, not_before," \
+    " deadline, batch, batch_line, tenant, id, queue, model, batch_id, digest, session, " \
+    "custom_id," \
+    " metadata"
+#define BATCH_COLUMNS \
+    "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled," \
+    " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off," \
+    " last_at"
 
 static const char *const sql[W_COUNT_] = {
-    [W_ADD_JOB] = "INSERT INTO job(state, priority, form, off, created_at, completion_off,"
-                  " finished_at, not_before, deadline, batch, batch_line, tenant, id, queue, model,"
-                  " batch_id, digest, session, custom_id, metadata)"
-                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
-    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off FROM job"
+    [W_ADD_JOB] = "INSERT INTO job(" JOB_COLUMNS ")"
+                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off, off FROM job"
                   " WHERE tenant=? AND id=?",
-    [W_DUE] = "UPDATE job SET state=1, off=?, not_before=NULL WHERE seq=?",
-    [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, not_before=NULL,"
-              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL"
+    [W_FILL_JOB] = "UPDATE job SET (" JOB_COLUMNS ")=(?,?,?,?,?,?,ifnull(?, completion_off),"
+                   " ifnull(?, finished_at),?,?,ifnull(?, batch),?,?,?,?,?,?,?,?,?,?) WHERE seq=?",
+    [W_DUE] = "UPDATE job SET state=1, off=?, part=?, not_before=NULL WHERE seq=?",
+    [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, part=NULL,"
+              " not_before=NULL, deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL"
               " WHERE seq=? AND state<3 AND tenant=? AND id=? AND batch_id IS ?",
     [W_JOIN] = "UPDATE job SET batch=?, batch_line=? WHERE seq=?",
+    [W_GET_EARLY] = "SELECT seq, state, batch_line, completion_off FROM job WHERE batch_id=?"
+                    " AND tenant=? AND batch_line IS NOT NULL AND batch IS NULL LIMIT 1",
+    [W_GET_END] = "SELECT ts, value FROM \"genq.completions\" WHERE off=?",
     [W_ADD_LINE] = "INSERT INTO batch_line(batch, line, job) VALUES(?,?,?)"
                    " ON CONFLICT DO UPDATE SET job=excluded.job WHERE job<>excluded.job",
     [W_ADD_CALL] = "INSERT INTO call(at, job, attempt, outcome, is_wasted, prompt_tokens,"
@@ -30,12 +40,11 @@ static const char *const sql[W_COUNT_] = {
                    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [W_GET_BATCH] = "SELECT seq, " BATCH_COLUMNS " FROM batch WHERE tenant=? AND id=?",
     [W_ADD_BATCH] = "INSERT INTO batch(tenant, id, " BATCH_COLUMNS ")"
-                    " VALUES(?,?,?,?,NULL,NULL,0,0,0,0,0,0,0,0,0,"
-                    " (SELECT ifnull(max(off)+1, 0) FROM \"genq.completions\"), -1)",
+                    " VALUES(?,?,?,?,NULL,NULL,0,0,0,0,0,0,0,0,0,9223372036854775807,-1,0)",
     [W_SAVE_BATCH] = "UPDATE batch SET state=?, finished_at=?, n_lines=?, n_total=?, n_succeeded=?,"
                      " n_failed=?, n_cancelled=?, n_expired=?, prompt_tokens=?,"
                      " completion_tokens=?, cached_tokens=?, cost=?,"
-                     " first_off=min(first_off, ?), last_off=? WHERE seq=?",
+                     " first_off=min(first_off, ?), last_off=?, last_at=? WHERE seq=?",
     [W_GET_FACT] = "SELECT value FROM fact WHERE name=?",
     [W_SET_FACT] = "UPDATE fact SET value=? WHERE name=?",
 };

@@ -132,16 +132,9 @@ static int add_calls(struct store_writer *w, const struct ending *end, const str
 
 static void count_end(struct tally *tally, const struct ending *end)
 {
-    static const struct str names[] = {STR_INIT("prompt_tokens"), STR_INIT("completion_tokens"),
-                                       STR_INIT("cached_tokens")};
-    struct str raw[3];
+    struct tally_end of = {end->r->at.offset, end->r->ts_ms, end->usage, end->cost};
 
-    value_find(end->usage, names, 3, raw);
-    tally_end(tally, end->state, end->r->at.offset);
-    tally->usage.prompt_tokens += value_int(raw[0]);
-    tally->usage.completion_tokens += value_int(raw[1]);
-    tally->usage.cached_tokens += value_int(raw[2]);
-    tally->cost += value_num(end->cost);
+    tally_end(tally, end->state, &of);
 }
 
 /* ---- the job ---- */
@@ -189,7 +182,8 @@ static int end_known(struct store_writer *w, const struct ending *end, const str
     return rc ? rc : 1;
 }
 
-/* A line that was refused, say: it never was a job record, but it has an end. */
+/* A line that was refused never was a job record, but has an end. One with a source has a record,
+ * which is yet to come over another partition. */
 static int add_ended(struct store_writer *w, const struct ending *end,
                      const struct completion_view *view)
 {
@@ -202,7 +196,12 @@ static int add_ended(struct store_writer *w, const struct ending *end,
                     .batch_id = view->batch_id,
                     .created_at = view->created_at ? view->created_at : end->r->ts_ms,
                     .batch_line = view->batch_line};
-    struct new_job fresh = {&j, end->state, -1, end->r->at.offset, finished_at(end), NULL, NULL};
+    struct position source = end->r->source;
+    struct new_job fresh = {.j = &j,
+                            .state = end->state,
+                            .off = topics_is_source(source.topic) ? source.offset : -1,
+                            .completion_off = end->r->at.offset,
+                            .finished_at = finished_at(end)};
     struct job_row row = {.state = end->state};
     int rc = 0;
 

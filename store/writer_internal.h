@@ -10,9 +10,12 @@
 enum writer_stmt {
     W_ADD_JOB,
     W_GET_JOB,
+    W_FILL_JOB,
     W_DUE,
     W_END,
     W_JOIN,
+    W_GET_EARLY,
+    W_GET_END,
     W_ADD_LINE,
     W_ADD_CALL,
     W_GET_BATCH,
@@ -30,7 +33,8 @@ struct tally {
     int64_t seq; /* 0: there is no such batch; its id only groups */
     enum batch_state state;
     int64_t created_at, finished_at, n_lines; /* 0, -1: not yet */
-    int64_t n_total, n_ended[STATE_COUNT_];   /* jobs; ended ones by terminal state */
+    int64_t last_at; /* time of the newest record that moved it towards its end */
+    int64_t n_total, n_ended[STATE_COUNT_]; /* jobs; ended ones by terminal state */
     struct usage usage;
     double cost;
     int64_t first_off, last_off; /* of its completions in the feed; INT64_MAX, -1: none */
@@ -61,9 +65,9 @@ struct store_writer {
     struct retention retention;
     _Atomic int64_t unfinished; /* durable */
     /* of this transaction: */
-    int broken;        /* a failure of the database: all of it is to be rolled back */
-    int64_t delta;     /* of unfinished */
-    int64_t now_ms;    /* newest record's time */
+    int broken;     /* a failure of the database: all of it is to be rolled back */
+    int64_t delta;  /* of unfinished */
+    int64_t now_ms; /* newest record's time */
     int64_t n_late;
     struct ended_job *ended;
     size_t n_ended, room;
@@ -78,6 +82,7 @@ struct job_row {
     enum job_state state;
     int64_t batch; /* seq of its batch; 0: it is a member of none */
     int64_t completion_off;
+    bool is_expected; /* a completion made it: its record is yet to come */
     bool has_digest;
     uint8_t digest[SHA256_LEN];
     char batch_id[ID_MAX + 1]; /* "" for none */
@@ -122,6 +127,7 @@ struct new_job {
     const struct job *j;
     enum job_state state;
     int64_t off, completion_off, finished_at; /* -1, -1, 0: NULL */
+    int32_t part;                             /* while it has not ended */
     const uint8_t *digest;                    /* NULL allowed */
     struct tally *tally;
 };
@@ -134,8 +140,18 @@ void recent_add(struct store_writer *w, struct position at, int64_t seq, int64_t
 bool recent_find(const struct store_writer *w, struct position at, struct job_row *row);
 void recent_forget(struct store_writer *w);
 
-/* Counts an ended job, whose completion stands at `off`. */
-void tally_end(struct tally *tally, enum job_state state, int64_t off);
+/* What a batch wants to know of a member's completion. */
+struct tally_end {
+    int64_t off, ts_ms;
+    struct str usage, cost; /* source text */
+};
+
+void tally_end(struct tally *tally, enum job_state state, const struct tally_end *end);
+/* Puts job `seq` on its line of the batch. */
+int writer_add_line(struct store_writer *w, int64_t batch, int64_t line, int64_t seq);
+/* Makes a job that came before its batch a member, with its end if it has one. */
+int writer_join(struct store_writer *w, struct tally *tally, int64_t line,
+                const struct job_row *row);
 
 /* Batches (writer_batch.c). */
 int writer_apply_meta(struct store_writer *w, struct record *r);

@@ -14,7 +14,8 @@ bool recent_find(const struct store_writer *w, struct position at, struct job_ro
 {
     const struct recent_job *job = place_of(w, at);
 
-    if (job->seq == 0 || job->at.topic != at.topic || job->at.offset != at.offset)
+    if (job->seq == 0 || job->at.topic != at.topic ||
+        job->at.partition != at.partition || job->at.offset != at.offset)
         return false;
     row->seq = job->seq;
     row->batch = job->batch;

@@ -30,7 +30,7 @@ void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
         printf("# skipped: no KAFKA_SERVERS\n");
         exit(0);
     }
-    snprintf(yaml, sizeof yaml, "broker: {prefix: t%d-%lld}\ndata: .\n%s", (int)getpid(),
+    snprintf(yaml, sizeof yaml, "broker: {kind: kafka, servers: unused, prefix: t%d-%lld}\ndata: .\n%s", (int)getpid(),
              (long long)clock_wall_ms(), extra_yamlz);
     k->config = config_parse(str_z(yaml), "test", &e);
     if (!k->config)

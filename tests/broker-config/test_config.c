@@ -1,6 +1,6 @@
-#include "broker-config/config.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "broker-config/config.h"
 #include "tests/lib/test.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,10 +142,11 @@ TEST(wrong_types_and_ranges_are_named_with_their_place)
     check_error("broker: {kind: x}", "g.yaml:1:16: broker.kind: must be one of sqlite, kafka");
     check_error("broker: {kind: kafka}", "g.yaml:1:9: broker: kind: kafka needs servers: "
                                          "\"host:port,…\"");
-    check_error("broker: {prefix: a/b}", "g.yaml:1:18: broker.prefix: must be of letters, digits, "
-                                         "'.', '_' and '-'");
-    check_error("retry: {attempts: \"5\"}",
-                "g.yaml:1:19: retry.attempts: must be a whole number");
+    check_error("broker: {prefix: a}", "g.yaml:1:18: broker.prefix: is for kind: kafka");
+    check_error("broker: {kind: kafka, servers: s, prefix: a/b}",
+                "g.yaml:1:43: broker.prefix: must be of letters, digits, "
+                "'.', '_' and '-'");
+    check_error("retry: {attempts: \"5\"}", "g.yaml:1:19: retry.attempts: must be a whole number");
     check_error("retry: {attempts: 1.5}", "g.yaml:1:19: retry.attempts: must be a whole number");
     check_error("retry: {attempts: 0}", "g.yaml:1:19: retry.attempts: must be from 1 to 100");
     check_error("retry: {attempts: 101}", "g.yaml:1:19: retry.attempts: must be from 1 to 100");

@@ -4,6 +4,8 @@
 #include "schema/migrate.h"
 #include "store/writer.h"
 #include "tests/broker-config/kafka_rig.h"
+#include "tests/lib/dump.h"
+#include <librdkafka/rdkafka_mock.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +89,15 @@ static void await_number(const char *sqlz, int64_t want)
     CHECK_INT(n, want);
 }
 
+static void dump(struct buf *out)
+{
+    struct db *db;
+
+    CHECK_INT(db_open(DB_FILE, DB_READ, 100, &db, NULL), 0);
+    dump_tables(db, out);
+    db_close(db);
+}
+
 /* ---- following ---- */
 
 TEST(it_reads_from_the_beginning_and_goes_on)
@@ -165,6 +176,7 @@ TEST(killed_at_any_time_it_applies_each_record_once)
 {
     enum { N = 20000 };
     struct fixture fx = {0};
+    struct buf before, after;
     pid_t child;
     int i;
 
@@ -185,11 +197,18 @@ TEST(killed_at_any_time_it_applies_each_record_once)
     CHECK_INT(query("SELECT count(*) FROM call"), N);
     CHECK_INT(query("SELECT sum(value) FROM fact"), 0);
     stop(&fx);
+    buf_init(&before, 1 << 28);
+    buf_init(&after, 1 << 28);
+    dump(&before);
     CHECK_INT(unlink(DB_FILE), 0);
     start(&fx);
     await_number("SELECT count(*) FROM job WHERE state=3", N);
     await_number("SELECT count(*) FROM \"genq.completions\"", N);
     stop(&fx);
+    dump(&after);
+    CHECK(str_eq(buf_str(&before), buf_str(&after)));
+    buf_release(&before);
+    buf_release(&after);
     kafka_rig_close(&fx.k);
 }
 
@@ -288,6 +307,44 @@ TEST(a_full_disk_stops_it_until_there_is_room)
     CHECK_INT(kafka_follow_health(fx.follow, &e), 0);
     stop(&fx);
     kafka_rig_close(&fx.k);
+}
+
+static void await_health(struct fixture *fx, bool is_well)
+{
+    int64_t until_ms = clock_mono_ms() + LIMIT_MS;
+
+    while ((kafka_follow_health(fx->follow, NULL) == 0) != is_well && clock_mono_ms() < until_ms)
+        usleep(10000);
+    CHECK_INT(kafka_follow_health(fx->follow, NULL) == 0, is_well);
+}
+
+/* librdkafka's own mock of a cluster, which can be switched off. */
+TEST(kafka_goes_away_and_comes_back)
+{
+    char why[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_t *host = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    rd_kafka_mock_cluster_t *mock = rd_kafka_mock_cluster_new(host, 1);
+    struct fixture fx = {0};
+    int i;
+
+    setenv("KAFKA_SERVERS", rd_kafka_mock_cluster_bootstraps(mock), 1);
+    kafka_rig_open(&fx.k, "");
+    for (i = 0; i < (int)topics_count(fx.k.topics); i++)
+        rd_kafka_mock_topic_create(mock, topics_name(fx.k.topics, i), 2, 1);
+    start(&fx);
+    kafka_rig_job(&fx.k, JOB("a"), POSITION_NONE);
+    await_number("SELECT count(*) FROM job", 1);
+    rd_kafka_mock_broker_set_down(mock, 1);
+    await_health(&fx, false);
+    rd_kafka_mock_broker_set_up(mock, 1);
+    kafka_rig_job(&fx.k, JOB("b"), POSITION_NONE);
+    await_number("SELECT count(*) FROM job", 2);
+    await_health(&fx, true);
+    stop(&fx);
+    kafka_rig_close(&fx.k);
+    rd_kafka_mock_cluster_destroy(mock);
+    rd_kafka_destroy(host);
 }
 
 TEST(new_partitions_are_followed)
