@@ -19,10 +19,20 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *data)
     }
 }
 
+void kafka_rig_connect(struct kafka_rig *k)
+{
+    struct err e = {0};
+    rd_kafka_conf_t *conf = kafka_conf(k->config, KAFKA_PRODUCER, NULL, &e);
+
+    rd_kafka_conf_set_dr_msg_cb(conf, on_report);
+    k->producer = kafka_client_new(KAFKA_PRODUCER, conf, &e);
+    CHECK(k->producer);
+    k->answers = rd_kafka_queue_new(k->producer);
+}
+
 void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
 {
     const char *serversz = getenv("KAFKA_SERVERS");
-    rd_kafka_conf_t *conf;
     struct err e = {0};
     char yaml[1024];
 
@@ -37,11 +47,7 @@ void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
         test_fail(__FILE__, __LINE__, e.msg);
     config_set_text(&k->config->broker_servers, serversz);
     k->topics = topics_new(k->config);
-    conf = kafka_conf(k->config, KAFKA_PRODUCER, NULL, &e);
-    rd_kafka_conf_set_dr_msg_cb(conf, on_report);
-    k->producer = kafka_client_new(KAFKA_PRODUCER, conf, &e);
-    CHECK(k->producer);
-    k->answers = rd_kafka_queue_new(k->producer);
+    kafka_rig_connect(k);
     k->now_ms = 1000000;
 }
 

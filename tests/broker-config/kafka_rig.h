@@ -16,6 +16,8 @@ struct kafka_rig {
 
 /* Ends the case, and counts as passed, where there is no Kafka. */
 void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz);
+/* Another producer, for a child after fork: threads stay behind. */
+void kafka_rig_connect(struct kafka_rig *k);
 void kafka_rig_close(struct kafka_rig *k);
 /* Makes one topic, or all of the config: job topics with n partitions, the others with one. */
 void kafka_rig_make_topic(struct kafka_rig *k, const char *namez, int n);

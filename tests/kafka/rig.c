@@ -1,6 +1,5 @@
 #include "tests/kafka/rig.h"
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/id.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,177 +16,77 @@ bool kafka_publisher_owes(struct kafka_publisher *p, struct position source)
            source.offset == owed.offset;
 }
 
-/* ---- topics ---- */
+/* ---- the site ---- */
 
-static void make_topics(struct site *s, int n_partitions)
-{
-    size_t i, n = topics_count(s->topics);
-    rd_kafka_NewTopic_t **wanted = xcalloc(n, sizeof *wanted);
-    rd_kafka_queue_t *queue = rd_kafka_queue_new(s->producer);
-    const rd_kafka_topic_result_t **results;
-    rd_kafka_event_t *event;
-    char why[256];
-
-    for (i = 0; i < n; i++)
-        wanted[i] =
-            rd_kafka_NewTopic_new(topics_name(s->topics, (int)i),
-                                  topics_is_jobs((int)i) ? n_partitions : 1, 1, why, sizeof why);
-    rd_kafka_CreateTopics(s->producer, wanted, n, NULL, queue);
-    event = rd_kafka_queue_poll(queue, 30000);
-    CHECK(event && !rd_kafka_event_error(event));
-    results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n);
-    for (i = 0; i < n; i++)
-        CHECK_INT(rd_kafka_topic_result_error(results[i]), 0);
-    rd_kafka_event_destroy(event);
-    rd_kafka_queue_destroy(queue);
-    rd_kafka_NewTopic_destroy_array(wanted, n);
-    free(wanted);
-}
-
-/* Made is not yet seen by every request. */
+/* Topics that were made are not yet seen by every request. */
 static void wait_topics(struct site *s)
 {
     const rd_kafka_metadata_t *meta;
     int i, n, tries;
 
-    for (tries = 0; tries < 100; tries++) {
-        CHECK_INT(rd_kafka_metadata(s->producer, 1, NULL, &meta, 10000), 0);
+    for (tries = 0; tries < 200; tries++) {
+        CHECK_INT(rd_kafka_metadata(s->k.producer, 1, NULL, &meta, 10000), 0);
         for (i = n = 0; i < meta->topic_cnt; i++)
             n += meta->topics[i].err == 0 && meta->topics[i].partition_cnt > 0 &&
                  meta->topics[i].partitions[0].leader >= 0 &&
-                 topics_find(s->topics, str_z(meta->topics[i].topic)) >= 0;
+                 topics_find(s->k.topics, str_z(meta->topics[i].topic)) >= 0;
         rd_kafka_metadata_destroy(meta);
-        if (n == (int)topics_count(s->topics))
+        if (n == (int)topics_count(s->k.topics))
             return;
         usleep(50000);
     }
     CHECK(!"the topics are not there");
 }
 
-/* ---- the site ---- */
-
-static struct config *make_config(struct site *s, const char *configz)
-{
-    char text[1024];
-    struct config *c;
-    struct err e;
-    uint64_t r;
-
-    id_random(&r, sizeof r);
-    snprintf(s->prefix, sizeof s->prefix, "t%llx", (unsigned long long)r);
-    snprintf(text, sizeof text, "broker: {kind: kafka, servers: \"%s\", prefix: %s}\n%s\n",
-             getenv("KAFKA_SERVERS"), s->prefix, configz);
-    c = config_parse(str_z(text), "test", &e);
-    CHECK_STR(str_z(c ? "" : e.msg), "");
-    return c;
-}
-
-static void on_delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *data)
-{
-    struct position *by = m->_private;
-
-    (void)rk, (void)data;
-    CHECK_INT(m->err, 0);
-    if (by)
-        *by = (struct position){TOPIC_COMPLETIONS, m->partition, m->offset};
-}
-
-void site_reconnect(struct site *s)
-{
-    struct err e = {0};
-    rd_kafka_conf_t *conf = kafka_conf(s->config, KAFKA_PRODUCER, s, &e);
-
-    CHECK_STR(str_z(e.msg), "");
-    rd_kafka_conf_set_dr_msg_cb(conf, on_delivered);
-    s->producer = kafka_client_new(KAFKA_PRODUCER, conf, &e);
-    CHECK(s->producer);
-}
-
-bool site_init(struct site *s, int n_partitions, const char *configz)
+void site_init(struct site *s, int n_partitions, const char *configz)
 {
     memset(s, 0, sizeof *s);
-    if (!getenv("KAFKA_SERVERS")) {
-        printf("# no KAFKA_SERVERS: skipped\n");
-        return false;
-    }
+    kafka_rig_open(&s->k, configz);
     s->tally =
         mmap(NULL, sizeof *s->tally, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(s->tally != MAP_FAILED);
-    s->config = make_config(s, configz);
-    s->topics = topics_new(s->config);
+    s->n_partitions = n_partitions;
     uv_loop_init(&s->loop);
-    site_reconnect(s);
-    make_topics(s, n_partitions);
+    kafka_rig_make_topics(&s->k, n_partitions);
     wait_topics(s);
-    return true;
-}
-
-void site_flush(struct site *s)
-{
-    CHECK_INT(rd_kafka_flush(s->producer, 20000), 0);
 }
 
 void site_release(struct site *s)
 {
-    site_flush(s);
-    rd_kafka_destroy(s->producer);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     CHECK_INT(uv_loop_close(&s->loop), 0);
     munmap(s->tally, sizeof *s->tally);
-    topics_free(s->topics);
-    config_free(s->config);
+    kafka_rig_close(&s->k);
 }
 
 void site_put_to(struct site *s, int topic, int32_t partition, const char *keyz)
 {
-    CHECK_INT(rd_kafka_producev(s->producer, RD_KAFKA_V_TOPIC(topics_name(s->topics, topic)),
+    CHECK_INT(rd_kafka_producev(s->k.producer, RD_KAFKA_V_TOPIC(topics_name(s->k.topics, topic)),
                                 RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_KEY(keyz, strlen(keyz)),
-                                RD_KAFKA_V_VALUE((void *)keyz, strlen(keyz)),
                                 RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
               0);
 }
 
-static int partitions_of(struct site *s)
-{
-    const rd_kafka_metadata_t *meta;
-    rd_kafka_topic_t *t = rd_kafka_topic_new(s->producer, topics_name(s->topics, JOBS), NULL);
-    int n;
-
-    CHECK_INT(rd_kafka_metadata(s->producer, 0, t, &meta, 10000), 0);
-    n = meta->topics[0].partition_cnt;
-    rd_kafka_metadata_destroy(meta);
-    rd_kafka_topic_destroy(t);
-    return n;
-}
-
 void site_put(struct site *s, int first, int n)
 {
-    int i, n_partitions = partitions_of(s);
     char key[16];
+    int i;
 
     for (i = first; i < first + n; i++) {
         snprintf(key, sizeof key, "%d", i);
-        site_put_to(s, JOBS, i % n_partitions, key);
+        site_put_to(s, JOBS, i % s->n_partitions, key);
     }
-    site_flush(s);
-}
-
-static void produce_completion(struct site *s, struct position source, void *opaque)
-{
-    struct record r = {
-        .at = {TOPIC_COMPLETIONS, 0, 0}, .key = STR("k"), .value = STR("done"), .source = source};
-
-    CHECK_INT(kafka_produce(s->producer, s->topics, &r, opaque), 0);
+    kafka_rig_flush(&s->k);
 }
 
 struct position site_complete(struct site *s, struct position source)
 {
-    struct position by = POSITION_NONE;
+    struct record r = {.at = {TOPIC_COMPLETIONS, 0, -1}, .key = STR("k"), .source = source};
 
-    produce_completion(s, source, &by);
-    site_flush(s);
-    CHECK_INT(by.topic, TOPIC_COMPLETIONS);
-    return by;
+    kafka_rig_send(&s->k, &r);
+    kafka_rig_flush(&s->k);
+    CHECK(r.at.offset >= 0);
+    return r.at;
 }
 
 static void on_over(uv_timer_t *t)
@@ -209,7 +108,6 @@ void site_run(struct site *s, int ms)
     t.data = &is_over;
     uv_timer_start(&t, on_over, (uint64_t)ms, 0);
     while (!is_over) {
-        rd_kafka_poll(s->producer, 0);
         uv_run(&s->loop, UV_RUN_ONCE);
     }
     t.data = &is_closed;
@@ -309,7 +207,7 @@ static size_t on_revoked(void *data, int topic, int partition)
 
 void member_open(struct member *m, struct site *s, size_t window, int run_ms)
 {
-    struct kafka_group_options o = {.config = s->config, .topics = s->topics, .loop = &s->loop};
+    struct kafka_group_options o = {.config = s->k.config, .topics = s->k.topics, .loop = &s->loop};
     struct err e = {0};
 
     *m = (struct member){.site = s, .window = window, .run_ms = run_ms};

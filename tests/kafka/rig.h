@@ -1,11 +1,10 @@
-/* A Kafka of its own is given by $KAFKA_SERVERS; here are topics of its own for each case, a plain
- * producer, and members: consuming halves of the driver on one loop, that run what they are given.
- */
+/* Members: consuming halves of the driver on one loop, that run the jobs they are given; and what
+ * became of each job. */
 #pragma once
 #include "base/list.h"
 #include "broker-config/config.h"
 #include "broker-config/kafka.h"
-#include "tests/lib/test.h"
+#include "tests/broker-config/kafka_rig.h"
 
 enum { JOBS = TOPIC_JOBS, JOBS_MAX = 40000 };
 
@@ -22,11 +21,9 @@ struct tally {
 };
 
 struct site {
-    char prefix[32];
-    struct config *config;
-    struct topics *topics;
+    struct kafka_rig k;
+    int n_partitions; /* of JOBS */
     uv_loop_t loop;
-    rd_kafka_t *producer;
     struct tally *tally;
 };
 
@@ -51,17 +48,14 @@ struct member {
     int64_t next[64]; /* by partition of JOBS */
 };
 
-/* `config` is added to genq.yaml. False: no Kafka here, the case is over. */
-bool site_init(struct site *s, int n_partitions, const char *configz);
+/* configz is added to genq.yaml. Ends the case where there is no Kafka. */
+void site_init(struct site *s, int n_partitions, const char *configz);
 void site_release(struct site *s);
-/* A producer of its own for a child: threads do not survive fork. */
-void site_reconnect(struct site *s);
 /* Produces `n` jobs from number `first` on, to all partitions of JOBS in turn. */
 void site_put(struct site *s, int first, int n);
 void site_put_to(struct site *s, int topic, int32_t partition, const char *keyz);
 /* A completion of the record at `source`; `by` is where it stands. */
 struct position site_complete(struct site *s, struct position source);
-void site_flush(struct site *s);
 /* Turns the loop for ms; or until it is so, for 30 s at most. */
 void site_run(struct site *s, int ms);
 #define SITE_UNTIL(s, cond) \
