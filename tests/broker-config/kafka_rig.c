@@ -51,10 +51,15 @@ void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
     k->now_ms = 1000000;
 }
 
-void kafka_rig_close(struct kafka_rig *k)
+void kafka_rig_disconnect(struct kafka_rig *k)
 {
     rd_kafka_queue_destroy(k->answers);
     rd_kafka_destroy(k->producer);
+}
+
+void kafka_rig_close(struct kafka_rig *k)
+{
+    kafka_rig_disconnect(k);
     topics_free(k->topics);
     config_free(k->config);
 }
@@ -86,6 +91,25 @@ void kafka_rig_make_topics(struct kafka_rig *k, int n)
 
     for (i = 0; i < (int)topics_count(k->topics); i++)
         kafka_rig_make_topic(k, topics_name(k->topics, i), topics_is_jobs(i) ? n : 1);
+}
+
+void kafka_rig_wait_topics(struct kafka_rig *k)
+{
+    const rd_kafka_metadata_t *meta;
+    int i, n, tries;
+
+    for (tries = 0; tries < 200; tries++) {
+        CHECK_INT(rd_kafka_metadata(k->producer, 1, NULL, &meta, 10000), 0);
+        for (i = n = 0; i < meta->topic_cnt; i++)
+            n += meta->topics[i].err == 0 && meta->topics[i].partition_cnt > 0 &&
+                 meta->topics[i].partitions[0].leader >= 0 &&
+                 topics_find(k->topics, str_z(meta->topics[i].topic)) >= 0;
+        rd_kafka_metadata_destroy(meta);
+        if (n == (int)topics_count(k->topics))
+            return;
+        usleep(50000);
+    }
+    CHECK(!"the topics are not there");
 }
 
 void kafka_rig_delete_topic(struct kafka_rig *k, const char *namez)

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 struct position owed = {-1, 0, 0};
 
@@ -18,26 +17,6 @@ bool kafka_publisher_owes(struct kafka_publisher *p, struct position source)
 
 /* ---- the site ---- */
 
-/* Topics that were made are not yet seen by every request. */
-static void wait_topics(struct site *s)
-{
-    const rd_kafka_metadata_t *meta;
-    int i, n, tries;
-
-    for (tries = 0; tries < 200; tries++) {
-        CHECK_INT(rd_kafka_metadata(s->k.producer, 1, NULL, &meta, 10000), 0);
-        for (i = n = 0; i < meta->topic_cnt; i++)
-            n += meta->topics[i].err == 0 && meta->topics[i].partition_cnt > 0 &&
-                 meta->topics[i].partitions[0].leader >= 0 &&
-                 topics_find(s->k.topics, str_z(meta->topics[i].topic)) >= 0;
-        rd_kafka_metadata_destroy(meta);
-        if (n == (int)topics_count(s->k.topics))
-            return;
-        usleep(50000);
-    }
-    CHECK(!"the topics are not there");
-}
-
 void site_init(struct site *s, int n_partitions, const char *configz)
 {
     memset(s, 0, sizeof *s);
@@ -48,7 +27,7 @@ void site_init(struct site *s, int n_partitions, const char *configz)
     s->n_partitions = n_partitions;
     uv_loop_init(&s->loop);
     kafka_rig_make_topics(&s->k, n_partitions);
-    wait_topics(s);
+    kafka_rig_wait_topics(&s->k);
 }
 
 void site_release(struct site *s)

@@ -7,6 +7,26 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+struct reading {
+    struct broker_read read; /* first */
+    size_t n;
+    int64_t offsets[8], keys[8];
+    bool is_done;
+};
+
+static void on_read(struct broker_read *read, const struct record *records, size_t n)
+{
+    struct reading *g = (struct reading *)(void *)read;
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        g->offsets[i] = records[i].at.offset;
+        CHECK(str_int(records[i].key, &g->keys[i]));
+    }
+    g->n = n;
+    g->is_done = true;
+}
+
 TEST(records_come_in_order_and_the_end_is_told)
 {
     struct site s;
@@ -100,6 +120,7 @@ TEST(what_has_its_completion_does_not_run_again_after_kill_9)
 
     site_init(&s, 4, "worker: {name: w}");
     site_put(&s, 0, N);
+    kafka_rig_disconnect(&s.k);
     for (k = 0; k < KILLS; k++) {
         n_before = s.tally->n_ended;
         fflush(stdout);
@@ -113,6 +134,7 @@ TEST(what_has_its_completion_does_not_run_again_after_kill_9)
         CHECK(WIFSIGNALED(status));
         CHECK(s.tally->n_ended >= n_before + 300);
     }
+    kafka_rig_connect(&s.k);
     member_open(&m, &s, 1000, 5);
     member_subscribe(&m, JOBS);
     SITE_UNTIL(&s, m.n_seen >= 2000);
@@ -189,6 +211,107 @@ TEST(a_revoked_partition_waits_for_what_runs)
     site_release(&s);
 }
 
+TEST(a_member_that_was_cut_off_comes_back)
+{
+    enum { N = 30000 };
+    int i, status, n_before, n_twice = 0;
+    struct member m;
+    struct site s;
+    pid_t pid;
+
+    site_init(&s, 4, ""); /* a session of 10 s */
+    site_put(&s, 0, N);
+    kafka_rig_disconnect(&s.k);
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0)
+        live(&s);
+    for (i = 0; i < 3000 && s.tally->n_ended < 500; i++)
+        usleep(10000);
+    kill(pid, SIGSTOP);
+    n_before = s.tally->n_ended;
+    kafka_rig_connect(&s.k);
+    member_open(&m, &s, 64, 5);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, s.tally->n_ended > n_before + 1000);
+    CHECK_INT(m.n_revoked, 0);
+    kill(pid, SIGCONT);
+    SITE_UNTIL(&s, m.n_revoked > 0); /* it has joined again */
+    n_before = s.tally->n_ended - m.n_seen;
+    SITE_UNTIL(&s, s.tally->n_ended - m.n_seen > n_before + 100);
+    kill(pid, SIGKILL);
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status));
+    member_close(&m);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(s.tally->fates[i].n_after_end, 0);
+        n_twice += s.tally->fates[i].n_ended > 1;
+    }
+    printf("# %d of those that ran at the cut ended twice\n", n_twice);
+    CHECK(n_twice <= 64);
+    site_release(&s);
+}
+
+TEST(close_ends_where_there_is_no_kafka)
+{
+    static const int64_t offsets[] = {0};
+    int64_t began_ms = clock_mono_ms();
+    struct config *c;
+    struct topics *t;
+    struct kafka_group_options o = {0};
+    struct subscription s = {.on_records = NULL, .window = 1};
+    struct kafka_group *g;
+    struct reading r = {.read = {.offsets = offsets, .n = 1, .topic = JOBS, .on_read = on_read}};
+    uv_loop_t loop;
+    struct err e;
+
+    c = config_parse(STR("broker: {kind: kafka, servers: \"127.0.0.1:1\"}"), "test", &e);
+    CHECK(c);
+    t = topics_new(c);
+    uv_loop_init(&loop);
+    o = (struct kafka_group_options){.config = c, .topics = t, .loop = &loop};
+    g = kafka_group_open(&o, &e);
+    CHECK(g);
+    CHECK_INT(kafka_group_subscribe(g, JOBS, &s, &e), 0);
+    CHECK_INT(kafka_group_subscribe(g, TOPIC_META, &s, &e), 0);
+    CHECK_INT(kafka_group_read(g, &r.read), 0);
+    while (kafka_group_health(g, &e) == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    CHECK_INT(e.code, ERR_UNREACHABLE);
+    kafka_group_close(g);
+    CHECK(r.is_done);
+    CHECK_INT(r.n, 0);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    CHECK_INT(uv_loop_close(&loop), 0);
+    CHECK(clock_mono_ms() - began_ms < 15000);
+    topics_free(t);
+    config_free(c);
+}
+
+TEST(stat_counts_what_waits)
+{
+    struct broker_stat stat;
+    struct member m;
+    struct site s;
+    int i;
+
+    site_init(&s, 2, "");
+    site_put(&s, 0, 10);
+    member_open(&m, &s, 4, 0);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, m.n_seen == 4);
+    for (i = 0; i < 2; i++)
+        kafka_group_finish(m.group, (struct position){JOBS, i, 0});
+    SITE_UNTIL(&s, m.n_seen == 6);
+    site_run(&s, 600);
+    kafka_group_stat(m.group, JOBS, &stat);
+    CHECK_INT(stat.first, 2);
+    CHECK_INT(stat.end, 10);
+    CHECK_INT(stat.n_waiting, 8);
+    member_close(&m);
+    site_release(&s);
+}
+
 TEST(what_the_outbox_owes_is_not_delivered)
 {
     struct site s;
@@ -236,28 +359,6 @@ TEST(plain_readers_read_all_each_time)
         CHECK_INT(s.tally->fates[299].n_started, round);
     }
     site_release(&s);
-}
-
-/* ---- reads ---- */
-
-struct reading {
-    struct broker_read read; /* first */
-    size_t n;
-    int64_t offsets[8], keys[8];
-    bool is_done;
-};
-
-static void on_read(struct broker_read *read, const struct record *records, size_t n)
-{
-    struct reading *g = (struct reading *)(void *)read;
-    size_t i;
-
-    for (i = 0; i < n; i++) {
-        g->offsets[i] = records[i].at.offset;
-        CHECK(str_int(records[i].key, &g->keys[i]));
-    }
-    g->n = n;
-    g->is_done = true;
 }
 
 static void read_now(struct member *m, struct reading *g, int32_t partition, const int64_t *offsets,
