@@ -107,7 +107,8 @@ void kafka_group_finish(struct kafka_group *g, struct position at);
 /* Any thread: `source` is finished, by the record at `by`. */
 void kafka_group_note(struct kafka_group *g, struct position source, struct position by);
 int kafka_group_read(struct kafka_group *g, struct broker_read *r);
-/* Any thread; of the partitions that this process has. */
+/* Any thread; summed over the partitions that this process has, half a second old at most. `first` is
+ * of job topics the oldest unfinished. */
 void kafka_group_stat(struct kafka_group *g, int topic, struct broker_stat *out);
 int kafka_group_health(struct kafka_group *g, struct err *e); /* any thread */
 void kafka_group_close(struct kafka_group *g);

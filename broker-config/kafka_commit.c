@@ -109,7 +109,7 @@ static bool is_deletion_due(const struct kafka_feed *f, int64_t now_ms)
 {
     int64_t n = f->committed_low - f->deleted_low;
 
-    return !f->is_plain && f->committed_low > 0 && n > 0 &&
+    return topics_is_jobs(f->topic) && f->committed_low > 0 && n > 0 &&
            now_ms - f->deleted_at_ms >= DELETE_MS &&
            (n > DELETE_RECORDS || now_ms - f->deleted_at_ms >= DELETE_IDLE_MS);
 }

@@ -15,7 +15,8 @@ enum {
     API_JOIN_GROUP = 11,
     API_SYNC_GROUP = 14,
     COMMIT_MS = 2000, /* for the commit of what is given up */
-    JOIN_MS = 5000,   /* closing: for the first assignment */
+    FIND_MS = 1000,   /* closing: for the group to be found, */
+    JOIN_MS = 5000,   /* and for the first assignment */
     LEAVE_MS = 5000,
     POLL_MS = 50
 };
@@ -357,13 +358,15 @@ void kafka_member_subscribe(struct kafka_group *g)
  * request 4381). */
 static void wait_assignment(struct kafka_group *g)
 {
-    int64_t over_ms = clock_mono_ms() + JOIN_MS;
+    int64_t now_ms = clock_mono_ms(), began_ms = now_ms;
     rd_kafka_message_t *m;
 
-    while (g->is_subscribed && !g->has_assignment && clock_mono_ms() < over_ms) {
+    while (g->is_subscribed && !g->has_assignment &&
+           now_ms - began_ms < (atomic_load(&g->gate.is_joining) ? JOIN_MS : FIND_MS)) {
         m = rd_kafka_consumer_poll(g->member, POLL_MS);
         if (m)
             rd_kafka_message_destroy(m);
+        now_ms = clock_mono_ms();
     }
 }
 

@@ -19,10 +19,20 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *data)
     }
 }
 
+void kafka_rig_connect(struct kafka_rig *k)
+{
+    struct err e = {0};
+    rd_kafka_conf_t *conf = kafka_conf(k->config, KAFKA_PRODUCER, NULL, &e);
+
+    rd_kafka_conf_set_dr_msg_cb(conf, on_report);
+    k->producer = kafka_client_new(KAFKA_PRODUCER, conf, &e);
+    CHECK(k->producer);
+    k->answers = rd_kafka_queue_new(k->producer);
+}
+
 void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
 {
     const char *serversz = getenv("KAFKA_SERVERS");
-    rd_kafka_conf_t *conf;
     struct err e = {0};
     char yaml[1024];
 
@@ -37,18 +47,19 @@ void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
         test_fail(__FILE__, __LINE__, e.msg);
     config_set_text(&k->config->broker_servers, serversz);
     k->topics = topics_new(k->config);
-    conf = kafka_conf(k->config, KAFKA_PRODUCER, NULL, &e);
-    rd_kafka_conf_set_dr_msg_cb(conf, on_report);
-    k->producer = kafka_client_new(KAFKA_PRODUCER, conf, &e);
-    CHECK(k->producer);
-    k->answers = rd_kafka_queue_new(k->producer);
+    kafka_rig_connect(k);
     k->now_ms = 1000000;
+}
+
+void kafka_rig_disconnect(struct kafka_rig *k)
+{
+    rd_kafka_queue_destroy(k->answers);
+    rd_kafka_destroy(k->producer);
 }
 
 void kafka_rig_close(struct kafka_rig *k)
 {
-    rd_kafka_queue_destroy(k->answers);
-    rd_kafka_destroy(k->producer);
+    kafka_rig_disconnect(k);
     topics_free(k->topics);
     config_free(k->config);
 }
@@ -80,6 +91,25 @@ void kafka_rig_make_topics(struct kafka_rig *k, int n)
 
     for (i = 0; i < (int)topics_count(k->topics); i++)
         kafka_rig_make_topic(k, topics_name(k->topics, i), topics_is_jobs(i) ? n : 1);
+}
+
+void kafka_rig_wait_topics(struct kafka_rig *k)
+{
+    const rd_kafka_metadata_t *meta;
+    int i, n, tries;
+
+    for (tries = 0; tries < 200; tries++) {
+        CHECK_INT(rd_kafka_metadata(k->producer, 1, NULL, &meta, 10000), 0);
+        for (i = n = 0; i < meta->topic_cnt; i++)
+            n += meta->topics[i].err == 0 && meta->topics[i].partition_cnt > 0 &&
+                 meta->topics[i].partitions[0].leader >= 0 &&
+                 topics_find(k->topics, str_z(meta->topics[i].topic)) >= 0;
+        rd_kafka_metadata_destroy(meta);
+        if (n == (int)topics_count(k->topics))
+            return;
+        usleep(50000);
+    }
+    CHECK(!"the topics are not there");
 }
 
 void kafka_rig_delete_topic(struct kafka_rig *k, const char *namez)

@@ -16,10 +16,15 @@ struct kafka_rig {
 
 /* Ends the case, and counts as passed, where there is no Kafka. */
 void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz);
+/* Without a producer, around a fork: its threads would stay behind; and with one again. */
+void kafka_rig_disconnect(struct kafka_rig *k);
+void kafka_rig_connect(struct kafka_rig *k);
 void kafka_rig_close(struct kafka_rig *k);
 /* Makes one topic, or all of the config: job topics with n partitions, the others with one. */
 void kafka_rig_make_topic(struct kafka_rig *k, const char *namez, int n);
 void kafka_rig_make_topics(struct kafka_rig *k, int n);
+/* Topics that were made are not yet seen by every request: waits for all of the config. */
+void kafka_rig_wait_topics(struct kafka_rig *k);
 void kafka_rig_delete_topic(struct kafka_rig *k, const char *namez);
 void kafka_rig_add_partitions(struct kafka_rig *k, const char *namez, int n);
 /* Deletes the records before `before`. */
