@@ -387,7 +387,22 @@ static int check_broker(struct loader *l, const struct yaml *tree)
     return fail_value(l, broker, STR("broker"));
 }
 
-/* Queues come before the models that name them. */
+/* A name that is none would be a worker that waits for nothing. */
+static int check_worker_queues(struct loader *l, const struct yaml *tree)
+{
+    const struct yaml *worker = yaml_member(tree, STR("worker"));
+    size_t i;
+
+    for (i = 0; l->c->worker_queues[i]; i++) {
+        if (config_has_queue(l->c, str_z(l->c->worker_queues[i])))
+            continue;
+        err_set(l->e, ERR_INVALID, "\"%s\" is not among queues", l->c->worker_queues[i]);
+        return fail_value(l, yaml_member(worker, STR("queues")), STR("worker.queues"));
+    }
+    return 0;
+}
+
+/* Queues come before the models and workers that name them. */
 static int load_lists(struct loader *l, const struct yaml *tree)
 {
     const struct yaml *queues = yaml_member(tree, STR("queues"));
@@ -397,6 +412,8 @@ static int load_lists(struct loader *l, const struct yaml *tree)
 
     if (rc == 0 && (!l->c->queues || !config_has_queue(l->c, STR("default"))))
         rc = add_queue(l->c, STR("default"), l->e);
+    if (rc == 0)
+        rc = check_worker_queues(l, tree);
     if (rc == 0 && models)
         rc = load_models(l, models);
     if (rc == 0 && engines)

@@ -263,6 +263,23 @@ static int read_shapes(struct admin *a, struct topic_shapes *out, struct err *e)
     return rc;
 }
 
+int kafka_topics_check(const struct config *c, const struct topics *t, struct err *e)
+{
+    struct topic_shapes is = {0};
+    struct admin a;
+    int i, n = (int)topics_count(t), rc = admin_open(&a, c, t, e);
+
+    if (rc == 0)
+        rc = read_metadata(&a, &is, e);
+    for (i = 0; rc == 0 && i < n; i++)
+        if (!topic_shapes_find(&is, topics_name(t, i)))
+            rc = err_set(e, ERR_NOT_FOUND, "Kafka has no topic %s; 'genq topics apply' makes it",
+                         topics_name(t, i));
+    topic_shapes_release(&is);
+    admin_close(&a);
+    return rc;
+}
+
 int kafka_topics_plan(const struct config *c, const struct topics *t, struct kafka_plan *out,
                       struct err *e)
 {

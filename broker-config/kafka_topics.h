@@ -3,6 +3,10 @@
 #pragma once
 #include "broker-config/kafka_plan.h"
 
+/* Whether all topics are there, whatever their settings. ERR_NOT_FOUND: one is not;
+ * ERR_UNREACHABLE, ERR_TIMEOUT: Kafka is not there. */
+int kafka_topics_check(const struct config *c, const struct topics *t, struct err *e);
+
 /* Fills *out with what is to be done (kafka_plan_release, also after failure). ERR_UNREACHABLE,
  * ERR_TIMEOUT: Kafka is not there; ERR_INVALID: the config cannot be had. */
 int kafka_topics_plan(const struct config *c, const struct topics *t, struct kafka_plan *out,

@@ -214,6 +214,18 @@ static size_t on_revoked(void *data, int topic, int partition)
     return l.n_busy;
 }
 
+/* worker.queues: all, or those that are named. */
+static bool is_wanted(const struct worker *w, int topic)
+{
+    char *const *queues = w->config->worker_queues;
+    size_t i;
+
+    for (i = 0; queues[i]; i++)
+        if (str_eqz(topics_queue(w->topics, topic), queues[i]))
+            return true;
+    return !queues[0];
+}
+
 int intake_start(struct worker *w, struct err *e)
 {
     struct subscription s = {.on_records = on_records,
@@ -225,9 +237,9 @@ int intake_start(struct worker *w, struct err *e)
     int topic, rc, n = (int)topics_count(w->topics);
 
     for (topic = TOPIC_JOBS; topic < n; topic++)
-        w->n_behind += topics_is_jobs(topic);
+        w->n_behind += is_wanted(w, topic);
     for (topic = TOPIC_JOBS; topic < n; topic++) {
-        if (!topics_is_jobs(topic))
+        if (!is_wanted(w, topic))
             continue;
         rc = broker_subscribe(w->broker, topic, &s, e);
         if (rc != 0)

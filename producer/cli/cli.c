@@ -72,7 +72,7 @@ int cli_fail(int code, const char *fmtz, ...)
 
 int cli_exit_err(const struct err *e)
 {
-    if (e->code == ERR_INVALID)
+    if (e->code == ERR_INVALID || e->code == ERR_NOT_FOUND)
         return EXIT_USAGE;
     return e->code == ERR_UNREACHABLE || e->code == ERR_TIMEOUT || e->code == ERR_CORRUPT
                ? EXIT_NO_SERVER

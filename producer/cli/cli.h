@@ -91,8 +91,8 @@ int cli_print_error(int status, struct str body);
  * is wrong with the request itself (400, 401, 403, 405, 411, 413, 415, 422): EXIT_USAGE; else
  * EXIT_SOME_FAILED (404, 409, 410, 500 …). */
 int cli_exit_code(int status);
-/* The same for what went wrong in this process: ERR_INVALID: EXIT_USAGE; ERR_UNREACHABLE, ERR_TIMEOUT
- * (of Kafka): EXIT_NO_SERVER; else EXIT_SOME_FAILED. */
+/* The same for what went wrong in this process: ERR_INVALID, ERR_NOT_FOUND (a topic): EXIT_USAGE;
+ * ERR_UNREACHABLE, ERR_TIMEOUT (Kafka): EXIT_NO_SERVER; else EXIT_SOME_FAILED. */
 int cli_exit_err(const struct err *e);
 
 /* Appends s percent-encoded for a URL's path segment or query value. */

@@ -1,6 +1,7 @@
 #include "producer/cli/serve.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "broker-config/kafka_topics.h"
 #include "producer/http/server.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -175,6 +176,23 @@ static int run_roles(struct service *v, const struct worker_side *side, unsigned
     return rc < 0 ? rc : v->failure.code;
 }
 
+/* Without topics each publish would wait for them and fail. Kafka that is away is waited for. */
+static int check_topics(const struct config *c, struct err *e)
+{
+    struct topics *t;
+    int rc;
+
+    if (c->broker_kind != BROKER_KIND_KAFKA)
+        return 0;
+    t = topics_new(c);
+    rc = kafka_topics_check(c, t, e);
+    topics_free(t);
+    if (rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_INVALID)
+        return rc;
+    log_warn("topics_unknown", LZ("error", e->msg));
+    return 0;
+}
+
 /* A worker's own address is another setting than the server's; --listen means either. */
 static int set_listen(const struct cli *c, struct config *config, unsigned roles, struct err *e)
 {
@@ -203,6 +221,8 @@ int serve(struct cli *c, unsigned roles)
     }
     uv_loop_init(&v.loop);
     rc = set_listen(c, config, roles, &e);
+    if (rc == 0)
+        rc = check_topics(config, &e);
     if (rc == 0)
         rc = run_roles(&v, c->side, roles, &e);
     embedded_close_loop(&v.loop);

@@ -127,7 +127,6 @@ TEST(what_is_not_built_yet_says_so)
     check_error("filter: {}", "g.yaml:1:1: filter: not built yet");
     check_error("cache: {}", "g.yaml:1:1: cache: not built yet");
     check_error("telemetry: {}", "g.yaml:1:1: telemetry: not built yet");
-    check_error("worker: {queues: auto}", "g.yaml:1:10: worker.queues: not built yet");
     check_error("models: {m: {fallback: []}}", "g.yaml:1:14: models: fallback: not built yet");
 }
 
@@ -265,9 +264,32 @@ TEST(files_are_looked_for_in_order)
     CHECK_STR(str_z(e.msg), "arg.yaml:1:1: dato: unknown key; did you mean data?");
 }
 
+TEST(queues_of_a_worker)
+{
+    struct config *c = parse("worker: {queues: auto}");
+
+    CHECK(!c->worker_queues[0]);
+    config_free(c);
+    c = parse("worker: {queues: [fast, default]}\nqueues: {fast: {}}");
+    CHECK_STR(str_z(c->worker_queues[0]), "fast");
+    CHECK_STR(str_z(c->worker_queues[1]), "default");
+    CHECK(!c->worker_queues[2]);
+    config_free(c);
+    check_error("worker: {queues: [slow]}",
+                "g.yaml:1:18: worker.queues: \"slow\" is not among queues");
+    check_error("worker: {queues: []}", "g.yaml:1:18: worker.queues: must be auto, or a list of one "
+                                        "name at least");
+    check_error("worker: {queues: all}", "g.yaml:1:18: worker.queues: must be auto, or a list of one "
+                                         "name at least");
+    check_error("worker: {listen: here}", "g.yaml:1:18: worker.listen: must be an address and a port, "
+                                          "such as 127.0.0.1:7070");
+}
+
 TEST(what_is_printed_reads_back_the_same)
 {
-    struct config *c = parse("data: 'a \"b\" \\'\nqueues: {fast: {}}\nmodels: {m: {queue: fast}}\n"
+    struct config *c = parse("data: 'a \"b\" \\'\nqueues: {fast: {}}\n"
+                             "worker: {queues: [fast]}\n"
+                             "models: {m: {queue: fast}}\n"
                              "engines: [{url: http://h:1, models: [x], cost: {prompt: 0.25}}]\n");
     struct config *back;
     struct buf b, again;

@@ -60,7 +60,7 @@ class Topics:
         """By Kafka's tool: what is set at the topic itself, after a change ("--add-config", "a=b")."""
         def tool(*words):
             return subprocess.run([*self.cluster.command, "kafka.admin.ConfigCommand", "--bootstrap-server",
-                                   self.cluster.brokers[0].server, "--entity-type", "topics", "--entity-name",
+                                   self.cluster.servers, "--entity-type", "topics", "--entity-name",
                                    self.prefix + "." + name, *words], text=True, check=True,
                                   capture_output=True, timeout=LIMIT_S).stdout
         if change:
