@@ -365,7 +365,7 @@ static int check_prefix(struct loader *l, const struct yaml *y)
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 
-    if (l->c->broker_kind != BROKER_KIND_KAFKA) {
+    if (l->c->broker_kind != BROKER_KIND_KAFKA && strcmp(l->c->broker_prefix, "genq") != 0) {
         err_set(l->e, ERR_INVALID, "is for kind: kafka");
         return fail_value(l, y, STR("broker.prefix"));
     }
