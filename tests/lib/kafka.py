@@ -2,7 +2,8 @@
 
     with KafkaCluster() as kafka:               # or KafkaCluster(3): replication 3, two in sync
         ... kafka.servers ...                   # what clients call bootstrap.servers
-        kafka.brokers[0].kill()                 # and stop, pause, resume, start
+        kafka.client().produce("topic", ("key", "value"))
+        kafka.brokers[0].kill()                 # and stop, pause, resume
         kafka.brokers[0].start()
 
 For C tests and for people, the same from a command line:
@@ -27,7 +28,9 @@ import subprocess
 import sys
 import tempfile
 
+from certificates import Authority
 from genq import read_file
+from kafka_client import KafkaClient
 from server import Server, free_ports, require, skip
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kafka")
@@ -98,50 +101,85 @@ def collect():
 
 
 class KafkaBroker(Server):
-    """One broker of a cluster: start, stop, kill, pause, resume; is_running, pid, server, log."""
+    """One broker of a cluster: start, stop, kill, pause, resume; is_running, pid, log. ports: by listener."""
 
-    def __init__(self, cluster, node_id, port, command):
-        self.server = "127.0.0.1:%d" % port
+    def __init__(self, cluster, node_id, ports):
+        self.node_id, self.ports = node_id, ports
+        self.data = os.path.join(cluster.folder, "data%d" % node_id)
         self.properties = os.path.join(cluster.folder, "%d.properties" % node_id)
         super().__init__(cluster.folder, "kafka%d" % node_id,
-                         [*command, "kafka.Kafka", self.properties], READY)
+                         [*cluster.command, "kafka.Kafka", self.properties], READY)
 
-    def configure(self, settings):
+    def server(self, listener="PLAINTEXT"):
+        return "127.0.0.1:%d" % self.ports[listener]
+
+    def configure(self, common):
+        settings = {"node.id": self.node_id, "log.dirs": self.data,
+                    "listeners": ",".join("%s://%s" % (l, self.server(l)) for l in self.ports),
+                    **common}
         with open(self.properties, "w", encoding="utf-8") as f:
             f.write(read_file(os.path.join(HERE, "server.properties")))
             f.writelines("%s=%s\n" % pair for pair in settings.items())
 
 
 class KafkaCluster:
-    """n brokers. settings are added to each broker's properties, and win over them."""
+    """n brokers. settings: of every broker, before ours. listeners: further ones, of SASL_PLAINTEXT, SSL and
+    SASL_SSL. users: {name: password} of SASL/PLAIN. Without a listener named, all is for PLAINTEXT."""
 
-    def __init__(self, n=1, settings=None, libs=None, jvm=()):
+    def __init__(self, n=1, settings=None, listeners=(), users=None, libs=None, jvm=()):
         self.command = java(libs or collect(), *jvm)
         self.folder_owner = tempfile.TemporaryDirectory(prefix="genq-kafka-")
-        self.folder = self.folder_owner.name
-        self.settings = settings or {}
-        ports = free_ports(2 * n)
-        self.brokers = [KafkaBroker(self, 1 + i, ports[i], self.command) for i in range(n)]
-        self.servers = ",".join(b.server for b in self.brokers)
-        voters = ["%d@127.0.0.1:%d" % (1 + i, ports[n + i]) for i in range(n)]
-        for i, broker in enumerate(self.brokers):
-            broker.configure({**self.common(n, voters), **self.of_node(1 + i, ports[i], ports[n + i]),
-                              **self.settings})
+        self.folder, self.users = self.folder_owner.name, users or {}
+        self.authority = Authority(self.folder) if {"SSL", "SASL_SSL"} & set(listeners) else None
+        names = ["PLAINTEXT", *listeners, "CONTROLLER"]
+        ports = iter(free_ports(n * len(names)))
+        self.brokers = [KafkaBroker(self, 1 + i, {name: next(ports) for name in names})
+                        for i in range(n)]
+        common = {**self.copies(), **(self.tls() if self.authority else {}),
+                  **(self.sasl() if users else {}), **(settings or {})}
+        for broker in self.brokers:
+            broker.configure(common)
 
-    def common(self, n, voters):
-        copies, in_sync = min(n, 3), min(n, 2)
-        return {"controller.quorum.voters": ",".join(voters),
-                "default.replication.factor": copies,
-                "min.insync.replicas": in_sync,
-                "offsets.topic.replication.factor": copies,
-                "transaction.state.log.replication.factor": copies,
+    def servers_of(self, listener):
+        return ",".join(b.server(listener) for b in self.brokers)
+
+    @property
+    def servers(self):
+        return self.servers_of("PLAINTEXT")
+
+    def client(self, listener="PLAINTEXT", user=None):
+        """A client that the listener lets in; its properties are what another client needs as well."""
+        properties = {"security.protocol": listener}
+        if listener.endswith("SSL"):
+            properties["ssl.ca.location"] = self.authority.certificate
+        if listener.startswith("SASL"):
+            properties.update({"sasl.mechanism": "PLAIN", "sasl.username": user,
+                               "sasl.password": self.users[user]})
+        return KafkaClient(self.servers_of(listener), properties)
+
+    def copies(self):
+        n, in_sync = min(len(self.brokers), 3), min(len(self.brokers), 2)
+        return {"controller.quorum.voters": ",".join(
+                    "%d@%s" % (b.node_id, b.server("CONTROLLER")) for b in self.brokers),
+                "default.replication.factor": n, "min.insync.replicas": in_sync,
+                "offsets.topic.replication.factor": n,
+                "transaction.state.log.replication.factor": n,
                 "transaction.state.log.min.isr": in_sync}
 
-    def of_node(self, node_id, port, controller_port):
-        return {"node.id": node_id,
-                "log.dirs": os.path.join(self.folder, "data%d" % node_id),
-                "listeners": "PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d" %
-                             (port, controller_port)}
+    def tls(self):
+        certificate, key = self.authority.issue("broker")
+        store = os.path.join(self.folder, "broker.store")
+        with open(store, "w", encoding="ascii") as f:
+            f.write(read_file(key) + read_file(certificate))
+        return {"ssl.keystore.type": "PEM", "ssl.keystore.location": store,
+                "ssl.truststore.type": "PEM", "ssl.truststore.location": self.authority.certificate}
+
+    def sasl(self):
+        module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        users = " ".join('user_%s="%s"' % user for user in self.users.items())
+        return {"sasl.enabled.mechanisms": "PLAIN",
+                **{"listener.name.%s.plain.sasl.jaas.config" % l: "%s %s;" % (module, users)
+                   for l in ("sasl_plaintext", "sasl_ssl")}}
 
     def __enter__(self):
         try:

@@ -45,6 +45,16 @@ def free_ports(n):
             s.close()
 
 
+def fails(call, words):
+    """Checks that it fails by an AssertionError with these words in it."""
+    try:
+        call()
+    except AssertionError as e:
+        assert words in str(e), e
+    else:
+        raise AssertionError("did not fail with " + words)
+
+
 class Server:
     """A program that says in its log when it is ready. It ends with the thread that started it."""
 
