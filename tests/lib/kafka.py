@@ -60,6 +60,7 @@ def java(libs, *options):
 
 def download(libs):
     """Fills the folder libs, which appears only when it is complete."""
+    require("mvn")
     coming = libs + ".coming"
     shutil.rmtree(coming, ignore_errors=True)
     try:
@@ -71,7 +72,7 @@ def download(libs):
     except subprocess.TimeoutExpired:
         why = "Maven did not end in %d s" % COLLECT_S
     if why:
-        skip("no Kafka, since its jars cannot be got from Maven Central:\n" + why[-2000:])
+        skip("no Kafka, since its jars cannot be got from Maven Central:\n" + why[:1000])
     os.rename(coming, libs)
 
 
@@ -88,7 +89,7 @@ def collect():
     time makes it."""
     if os.environ.get("GENQ_NO_KAFKA"):
         skip("GENQ_NO_KAFKA is set")
-    require("java", "kcat", "mvn", "openssl", "setpriv")
+    require("java", "kcat", "openssl", "setpriv")
     libs = os.path.join(libs_folder(), VERSION)
     os.makedirs(libs_folder(), exist_ok=True)
     with open(libs + ".lock", "w", encoding="ascii") as lock:

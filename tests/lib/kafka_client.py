@@ -68,6 +68,9 @@ class KafkaClient:
                      "-X", "fetch.wait.max.ms=10"]
         if partition is not None:
             arguments += ["-p", str(partition)]
+        # A leader just elected shows records only once its followers have said what they have: its
+        # present end is short of what was acknowledged. It tells offsets only when that is over.
+        self.offsets(topic)
         records = [json.loads(line) for line in self.call("kcat", *arguments).splitlines()]
         for record in records:
             flat = record.get("headers", [])

@@ -14,7 +14,8 @@ def test_three_brokers():
         client.produce("jobs", (None, "before"))
         kafka.brokers[0].kill()
         client.produce("jobs", (None, "after"))
-        assert sorted(r["payload"] for r in client.consume("jobs")) == ["after", "before"]
+        found = sorted(r["payload"] for r in client.consume("jobs"))
+        assert found == ["after", "before"], found
 
 
 run(globals())
