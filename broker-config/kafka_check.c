@@ -160,13 +160,15 @@ bool kafka_check_run(struct kafka_reader *r, const struct topics *t, struct kafk
     rd_kafka_resp_err_t err;
 
     while ((err = try(r, t, check, &count))) {
-        log_warn("group_takeover", LI("partitions", check->n), LZ("error", rd_kafka_err2str(err)));
+        log_warn("group_takeover", LZ("topic", topics_name(t, check->starts[0].topic)),
+                 LI("partitions", check->n), LZ("error", rd_kafka_err2str(err)));
         if (kafka_reader_is_over(r))
             return false;
         kafka_reader_pause(r);
         count = (struct count){0};
     }
-    log_info("group_takeover", LI("partitions", check->n), LI("completions", count.n_read),
-             LI("finished", count.n_found));
+    if (check->member)
+        log_info("group_takeover", LI("partitions", check->n), LI("completions", count.n_read),
+                 LI("finished", count.n_found));
     return true;
 }

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metric.h"
 #include "broker-config/kafka_inside.h"
 #include "broker-config/offsets_code.h"
 #include <stdlib.h>
@@ -88,6 +89,7 @@ static void on_committed(struct kafka_group *g, rd_kafka_event_t *event)
 
     g->is_committing = false;
     g->commit_err = err;
+    metric_add(err ? METRIC_KAFKA_COMMITS_FAILED : METRIC_KAFKA_COMMITS, 1);
     if (err)
         g->commit_at_ms = clock_mono_ms() + RETRY_MS;
     for (node = g->feeds.next; node != &g->feeds; node = node->next) {

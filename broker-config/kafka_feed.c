@@ -63,13 +63,13 @@ size_t kafka_feed_room(const struct kafka_feed *f)
     return room < OFFSETS_MAX_SPREAD - spread ? room : OFFSETS_MAX_SPREAD - spread;
 }
 
-static void on_trouble(struct kafka_feed *f, const rd_kafka_message_t *m)
+static void on_trouble(struct kafka_feed *f, const struct topics *t, const rd_kafka_message_t *m)
 {
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
         f->target = 0; /* reached, also where markers stand last, which are never delivered */
     else
-        log_warn("kafka_partition", LI("topic", f->topic), LI("partition", f->partition),
-                 LZ("error", rd_kafka_message_errstr(m)));
+        log_warn("kafka_partition", LZ("topic", topics_name(t, f->topic)),
+                 LI("partition", f->partition), LZ("error", rd_kafka_message_errstr(m)));
 }
 
 void kafka_feed_fetch(struct kafka_feed *f, const struct topics *t, struct kafka_batch *b)
@@ -88,7 +88,7 @@ void kafka_feed_fetch(struct kafka_feed *f, const struct topics *t, struct kafka
         m = b->messages[i];
         if (m->err || m->offset < next) { /* the same offset may come again */
             if (m->err)
-                on_trouble(f, m);
+                on_trouble(f, t, m);
             rd_kafka_message_destroy(m);
             continue;
         }

@@ -17,59 +17,7 @@ static bool is_plain(int topic)
     return !topics_is_jobs(topic) && topic != TOPIC_SCHEDULED;
 }
 
-/* ---- feeds ---- */
-
-struct kafka_feed *kafka_group_feed(const struct kafka_group *g, int topic, int32_t partition)
-{
-    const struct kafka_topic *t;
-
-    if (topic < 0 || (size_t)topic >= g->n_topics || partition < 0)
-        return NULL;
-    t = &g->topic[topic];
-    return (size_t)partition < t->room ? t->feeds[partition] : NULL;
-}
-
-/* Shares the topic's window between its partitions. */
-static void share_window(struct kafka_topic *t)
-{
-    size_t i, share = t->n_feeds > 1 ? t->s.window / t->n_feeds : t->s.window;
-
-    for (i = 0; i < t->room; i++)
-        if (t->feeds[i])
-            t->feeds[i]->window = share > 0 ? share : 1;
-}
-
-struct kafka_feed *kafka_group_add_feed(struct kafka_group *g, int topic, int32_t partition,
-                                        bool is_plain_, rd_kafka_queue_t *queue)
-{
-    struct kafka_feed *f = kafka_feed_new(topic, partition, is_plain_, queue);
-    struct kafka_topic *t = &g->topic[topic];
-    size_t at = (size_t)partition;
-
-    if (at >= t->room) {
-        t->feeds = xrealloc(t->feeds, (at + 1) * sizeof(struct kafka_feed *));
-        for (; t->room <= at; t->room++)
-            t->feeds[t->room] = NULL;
-    }
-    assert(!t->feeds[at]);
-    t->feeds[at] = f;
-    t->n_feeds++;
-    list_push(&g->feeds, &f->node);
-    share_window(t);
-    kafka_group_listen(g, queue);
-    return f;
-}
-
-void kafka_group_remove_feed(struct kafka_group *g, struct kafka_feed *f)
-{
-    struct kafka_topic *t = &g->topic[f->topic];
-
-    t->feeds[f->partition] = NULL;
-    t->n_feeds--;
-    list_remove(&f->node);
-    kafka_feed_free(f);
-    share_window(t);
-}
+/* ---- subscribing ---- */
 
 void kafka_group_listen(struct kafka_group *g, rd_kafka_queue_t *queue)
 {
@@ -81,47 +29,6 @@ void kafka_group_listen(struct kafka_group *g, rd_kafka_queue_t *queue)
 void kafka_group_again(struct kafka_group *g)
 {
     uv_async_send(&g->again);
-}
-
-/* ---- starting ---- */
-
-static void start_feed(struct kafka_group *g, struct kafka_feed *f, struct kafka_start *s)
-{
-    rd_kafka_topic_t *reader = g->topic[f->topic].reader;
-    int64_t low = s->low;
-
-    kafka_feed_start(f, s);
-    if (f->is_plain && rd_kafka_consume_start_queue(reader, f->partition, low, f->queue) != 0)
-        kafka_group_set_health(g, rd_kafka_last_error(), topics_name(g->topics, f->topic));
-}
-
-static void on_checked(struct message *m)
-{
-    struct kafka_check *check = (struct kafka_check *)(void *)m;
-    struct kafka_group *g = check->data;
-    struct kafka_feed *f;
-    size_t i;
-
-    for (i = 0; i < check->n && check->is_found && !g->is_closing; i++) {
-        f = kafka_group_feed(g, check->starts[i].topic, check->starts[i].partition);
-        if (f && f->serial == check->serial && f->state == FEED_CHECKING)
-            start_feed(g, f, &check->starts[i]);
-    }
-    kafka_check_free(check);
-    if (!g->is_closing)
-        kafka_group_again(g);
-}
-
-void kafka_group_check(struct kafka_group *g, struct kafka_check *check)
-{
-    size_t i;
-
-    check->m.on_receive = on_checked;
-    check->data = g;
-    check->serial = ++g->serial;
-    for (i = 0; i < check->n; i++)
-        kafka_group_feed(g, check->starts[i].topic, check->starts[i].partition)->serial = g->serial;
-    kafka_reader_check(g->reader, check);
 }
 
 static int open_plain(struct kafka_group *g, struct err *e)
@@ -323,74 +230,6 @@ static void turn(struct kafka_group *g)
         uv_timer_start(&g->soon, on_soon, SOON_MS, 0);
 }
 
-/* ---- numbers for others ---- */
-
-static void store_stat(struct kafka_group *g, struct kafka_topic *t)
-{
-    int64_t first = 0, end = 0, n = 0, lo, hi;
-    const struct kafka_feed *f;
-    size_t i;
-
-    for (i = 0; i < t->room; i++) {
-        f = t->feeds[i];
-        if (!f || f->state == FEED_CHECKING)
-            continue;
-        lo = f->offsets.low;
-        if (rd_kafka_get_watermark_offsets(f->is_plain ? g->plain : g->member,
-                                           topics_name(g->topics, f->topic), f->partition, &lo,
-                                           &hi) != 0 ||
-            hi < f->offsets.end)
-            hi = f->offsets.end;
-        first += f->is_plain ? lo : f->offsets.low;
-        end += hi;
-        n += f->is_plain ? 0 : (int64_t)f->offsets.n_unfinished + hi - f->offsets.end;
-    }
-    atomic_store_explicit(&t->stat.first, first, memory_order_relaxed);
-    atomic_store_explicit(&t->stat.end, end, memory_order_relaxed);
-    atomic_store_explicit(&t->stat.n_waiting, n, memory_order_relaxed);
-}
-
-static void store_stats(struct kafka_group *g)
-{
-    size_t i;
-
-    for (i = 0; i < g->n_topics; i++)
-        if (g->topic[i].is_on)
-            store_stat(g, &g->topic[i]);
-}
-
-void kafka_group_stat(struct kafka_group *g, int topic, struct broker_stat *out)
-{
-    const struct kafka_topic *t = &g->topic[topic];
-
-    out->first = atomic_load_explicit(&t->stat.first, memory_order_relaxed);
-    out->end = atomic_load_explicit(&t->stat.end, memory_order_relaxed);
-    out->n_waiting = atomic_load_explicit(&t->stat.n_waiting, memory_order_relaxed);
-}
-
-void kafka_group_set_health(struct kafka_group *g, rd_kafka_resp_err_t err, const char *whyz)
-{
-    log_warn("kafka_group", LZ("error", rd_kafka_err2name(err)), LZ("why", whyz));
-    uv_mutex_lock(&g->lock);
-    g->is_fatal |= err == RD_KAFKA_RESP_ERR__FATAL;
-    err_set(&g->health, kafka_code(err), "Kafka: %s", whyz);
-    atomic_store(&g->gate.is_answered, false);
-    uv_mutex_unlock(&g->lock);
-}
-
-int kafka_group_health(struct kafka_group *g, struct err *e)
-{
-    int rc = 0;
-
-    uv_mutex_lock(&g->lock);
-    if (g->health.code && (g->is_fatal || !atomic_load(&g->gate.is_answered))) {
-        *e = g->health;
-        rc = g->health.code;
-    }
-    uv_mutex_unlock(&g->lock);
-    return rc;
-}
-
 /* ---- handles ---- */
 
 static void on_soon(uv_timer_t *timer)
@@ -398,7 +237,7 @@ static void on_soon(uv_timer_t *timer)
     struct kafka_group *g = timer->data;
 
     kafka_commit_send(g);
-    store_stats(g);
+    kafka_group_store_stats(g);
     turn(g);
 }
 
@@ -410,7 +249,7 @@ static void on_tick(uv_timer_t *timer)
         kafka_commit_tick(g);
     if (g->plain)
         rd_kafka_poll(g->plain, 0);
-    store_stats(g);
+    kafka_group_store_stats(g);
     turn(g);
 }
 

@@ -1,6 +1,7 @@
 /* The inside of struct kafka_group, for the files that are its roles: kafka_group.c (subscriptions,
- * deliveries, finishes), kafka_member.c (the membership: what it is assigned and must give up) and
- * kafka_commit.c (what it has finished, told to Kafka). One loop thread, but where marked. */
+ * deliveries, finishes), kafka_feeds.c (the partitions it has), kafka_member.c (the membership:
+ * what it is assigned and must give up), kafka_commit.c (what it has finished, told to Kafka) and
+ * kafka_report.c (what others may ask). One loop thread, but where marked. */
 #pragma once
 #include "base/inbox.h"
 #include "broker-config/kafka_feed.h"
@@ -90,16 +91,24 @@ struct kafka_group {
 };
 
 /* ---- kafka_group.c ---- */
+void kafka_group_again(struct kafka_group *g); /* another turn; any thread */
+/* The loop has a turn when the queue, which was empty, has something. */
+void kafka_group_listen(struct kafka_group *g, rd_kafka_queue_t *queue);
+void kafka_group_apply_notes(struct kafka_group *g);
+
+/* ---- kafka_feeds.c ---- */
+/* NULL: it is not ours. */
 struct kafka_feed *kafka_group_feed(const struct kafka_group *g, int topic, int32_t partition);
+/* Takes the queue. */
 struct kafka_feed *kafka_group_add_feed(struct kafka_group *g, int topic, int32_t partition,
                                         bool is_plain, rd_kafka_queue_t *queue);
 void kafka_group_remove_feed(struct kafka_group *g, struct kafka_feed *f);
 /* Has the feeds' starts looked up; they are delivered then. Takes check. */
 void kafka_group_check(struct kafka_group *g, struct kafka_check *check);
+
+/* ---- kafka_report.c ---- */
+void kafka_group_store_stats(struct kafka_group *g);
 void kafka_group_set_health(struct kafka_group *g, rd_kafka_resp_err_t err, const char *whyz);
-void kafka_group_again(struct kafka_group *g);
-void kafka_group_listen(struct kafka_group *g, rd_kafka_queue_t *queue);
-void kafka_group_apply_notes(struct kafka_group *g);
 
 /* ---- kafka_member.c ---- */
 int kafka_member_open(struct kafka_group *g, struct err *e);

@@ -6,6 +6,7 @@
  * nothing of its other partitions either, and others wait: hence the bound. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metric.h"
 #include "broker-config/kafka_inside.h"
 #include <assert.h>
 #include <stdio.h>
@@ -90,6 +91,7 @@ static void give_up(struct kafka_group *g, const rd_kafka_topic_partition_list_t
     for (i = 0; i < list->cnt && !g->is_closing; i++)
         if ((f = feed_of(g, &list->elems[i])))
             kafka_group_remove_feed(g, f);
+    metric_add(METRIC_KAFKA_PARTITIONS, -list->cnt);
     g->is_unassigned = true;
     log_error_of("group_unassign", rd_kafka_incremental_unassign(g->member, list));
 }
@@ -101,6 +103,7 @@ static void on_revoked(struct kafka_group *g, rd_kafka_topic_partition_list_t *l
     int i;
 
     log_partitions(is_lost ? "group_lost" : "group_revoked", list);
+    metric_add(METRIC_KAFKA_PARTITIONS_LOST, is_lost ? list->cnt : 0);
     if (g->is_closing || g->revoke.partitions) {
         give_up(g, list);
         return;
@@ -221,6 +224,7 @@ static void on_assigned(struct kafka_group *g, const rd_kafka_topic_partition_li
     int i;
 
     log_partitions("group_assigned", list);
+    metric_add(METRIC_KAFKA_PARTITIONS, list->cnt);
     if (list->cnt > 0 && !g->is_closing)
         check = kafka_check_new((size_t)list->cnt);
     for (i = 0; check && i < list->cnt; i++)

@@ -150,8 +150,8 @@ static bool look_at(struct kafka_reader *r, struct answer *a, struct cursor *c,
         return false;
     }
     if (m->err) {
-        log_warn("kafka_read", LI("topic", read->topic), LI("partition", read->partition),
-                 LZ("error", rd_kafka_message_errstr(m)));
+        log_warn("kafka_read", LZ("topic", topics_name(r->topics, read->topic)),
+                 LI("partition", read->partition), LZ("error", rd_kafka_message_errstr(m)));
         rd_kafka_message_destroy(m);
         kafka_scan_close(&c->scan);
         kafka_reader_pause(r);

@@ -139,12 +139,23 @@ static bool has_same_digest(const struct job *a, const struct job *b)
     return memcmp(da, db, sizeof da) == 0;
 }
 
+/* The record came before: its partition went away while the job ran, and has come back. */
+static bool is_held(const struct worker *w, uint64_t hash, struct position at)
+{
+    const struct task *t;
+
+    for (t = tasks_find(&w->tasks, hash, NULL); t; t = tasks_find(&w->tasks, hash, t))
+        if (t->topic == at.topic && t->partition == at.partition && t->offset == at.offset)
+            return true;
+    return false;
+}
+
 /* Its id waits or runs here already, or its completion is in the log: it does not run again. Takes
  * job when it does not. */
 static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 {
-    const struct task *first =
-        tasks_find(&w->tasks, tasks_hash(&w->tasks, job->tenant, job->id), NULL);
+    uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
+    const struct task *first = tasks_find(&w->tasks, hash, NULL);
     bool is_settled = settled_has(&w->settled, job->tenant, job->id);
 
     if (!broker_is_shared(w->broker) || (!first && !is_settled))
@@ -153,7 +164,7 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
              LI("offset", r->at.offset));
     if (first && task_is_ready(first) && !has_same_digest(first->body->job, job))
         intake_bury(w, r, "id_conflict");
-    else
+    else if (!is_held(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);
     job_release(job);
     free(job);

@@ -312,6 +312,43 @@ TEST(stat_counts_what_waits)
     site_release(&s);
 }
 
+static int64_t oldest(struct site *s, int topic)
+{
+    int64_t first = -1, end;
+
+    CHECK_INT(rd_kafka_query_watermark_offsets(s->k.producer, topics_name(s->k.topics, topic), 0,
+                                               &first, &end, 5000),
+              0);
+    return first;
+}
+
+TEST(what_is_finished_is_deleted_after_its_commit)
+{
+    enum { N = 3000 };
+    struct member m;
+    struct site s;
+    int i;
+
+    site_init(&s, 1, "");
+    site_put(&s, 0, N);
+    member_open(&m, &s, N, 0);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, m.n_seen == N);
+    for (i = 0; i < N; i++)
+        if (i != 2000)
+            kafka_group_finish(m.group, (struct position){JOBS, 0, i});
+    SITE_UNTIL(&s, oldest(&s, JOBS) > 0);
+    CHECK_INT(oldest(&s, JOBS), 2000);
+    member_close(&m);
+    member_open(&m, &s, N, 0);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, m.n_caught_up == 1);
+    CHECK_INT(m.n_seen, 1);
+    CHECK_INT(m.last.offset, 2000);
+    member_close(&m);
+    site_release(&s);
+}
+
 TEST(what_the_outbox_owes_is_not_delivered)
 {
     struct site s;

@@ -1,5 +1,5 @@
-/* C11's threads by POSIX': ThreadSanitizer sees only the latter, and dies in threads that librdkafka
- * makes by the former. */
+/* C11's threads by POSIX': ThreadSanitizer sees only the latter, and dies in threads that
+ * librdkafka makes by the former. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
