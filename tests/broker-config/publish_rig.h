@@ -160,10 +160,10 @@ static inline void wait_for_health(int code)
     }
 }
 
-/* After it Kafka answers in milliseconds: nothing is late because of connecting. */
+/* One completion, at offset 0. After it nothing is late because of connecting. */
 static inline void warm_up(void)
 {
-    publish(TOPIC_DEAD, "warm", N_MOST);
+    publish(TOPIC_COMPLETIONS, "warm", N_MOST);
     wait_for(&n_acks, 1);
     wait_for(&n_finished, 1);
     n_acks = n_finished = 0;
