@@ -75,8 +75,8 @@ struct kafka_publisher *kafka_publisher_open(const struct kafka_publisher_option
                                              struct err *e);
 /* From now on records are sent, those of the outbox first, and callbacks come. ERR_IO. */
 int kafka_publisher_start(struct kafka_publisher *p, struct err *e);
-/* Any thread; as broker.h says. A publish with a source never fails while its records can be kept: a
- * second after Kafka went silent they are written to the outbox and acknowledged (at.offset -1;
+/* Any thread; as broker.h says. A publish with a source never fails while its records can be kept:
+ * a second after Kafka went silent they are written to the outbox and acknowledged (at.offset -1;
  * the follower is not waited for). ERR_FULL also when the outbox is at limits.outbox_bytes or its
  * disk refuses it. Others fail with ERR_TIMEOUT after 30 s (message.timeout.ms). */
 int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish);
@@ -84,8 +84,9 @@ int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish);
  * job must not run again. True until on_finished has returned. */
 bool kafka_publisher_owes(struct kafka_publisher *p, struct position source); /* any thread */
 int kafka_publisher_health(struct kafka_publisher *p, struct err *e);         /* any thread */
-/* Waits for what is on its way (2 s at most; then what has a source goes to the outbox, and the rest
- * fails with ERR_CLOSED) and for the follower, which is still open; no callback comes after it. */
+/* Waits for what is on its way (2 s at most; then what has a source goes to the outbox, and the
+ * rest fails with ERR_CLOSED) and for the follower, which is still open; no callback comes after
+ * it. */
 void kafka_publisher_close(struct kafka_publisher *p);
 
 /* ---- consuming (kafka_group.c) ---- */
