@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "broker-config/sqlite_log.h"
 #include "schema/migrate.h"
+#include "store/reader.h"
 #include "store/writer.h"
 #include "tests/broker-config/kafka_rig.h"
 #include "tests/lib/dump.h"
@@ -16,6 +17,10 @@
 
 #define JOB(id) "{\"id\":\"" id "\",\"model\":\"m\",\"prompt\":\"hi\",\"created_at\":5}"
 #define OTHER_JOB(id) "{\"id\":\"" id "\",\"model\":\"m\",\"prompt\":\"no\",\"created_at\":6}"
+
+#define LATER_JOB(id) \
+    "{\"id\":\"" id "\",\"model\":\"m\",\"prompt\":\"hi\",\"created_at\":5,\"not_before\":" \
+                    "9000000}"
 
 enum { LIMIT_MS = 30000 };
 
@@ -80,6 +85,28 @@ static int64_t query(const char *sqlz)
     return n;
 }
 
+/* Whether the store has the job where Kafka has it, and knows that it has read so far. */
+static void check_position(struct fixture *fx, const char *idz, struct position at)
+{
+    struct position found, beyond = at;
+    struct err e = {0};
+    struct reader *r = reader_open(".", NULL, &e);
+    struct job j;
+
+    CHECK(r);
+    CHECK_INT(reader_job_head(r, STR("default"), str_z(idz), &j, &found, fx->k.topics, &e), 0);
+    CHECK_INT(found.topic, at.topic);
+    CHECK_INT(found.partition, at.partition);
+    CHECK_INT(found.offset, at.offset);
+    job_release(&j);
+    beyond.offset++;
+    CHECK_INT(reader_has_applied(r, at, fx->k.topics, &e), 1);
+    CHECK_INT(reader_has_applied(r, beyond, fx->k.topics, &e), 0);
+    beyond = (struct position){at.topic, 99, 0};
+    CHECK_INT(reader_has_applied(r, beyond, fx->k.topics, &e), 0);
+    reader_close(r);
+}
+
 static void await_number(const char *sqlz, int64_t want)
 {
     int64_t until_ms = clock_mono_ms() + LIMIT_MS, n;
@@ -117,10 +144,17 @@ TEST(it_reads_from_the_beginning_and_goes_on)
     at = kafka_rig_job(&fx.k, JOB("c"), POSITION_NONE);
     start(&fx);
     await_number("SELECT count(*) FROM job", 3);
+    check_position(&fx, "c", at);
+    at = kafka_rig_job(&fx.k, LATER_JOB("d"), POSITION_NONE);
+    await_number("SELECT count(*) FROM job", 4);
+    check_position(&fx, "d", at);
+    at = kafka_rig_job(&fx.k, LATER_JOB("d"), at); /* now it is due */
+    await_number("SELECT count(*) FROM job WHERE state=1", 3);
+    check_position(&fx, "d", at);
     kafka_follow_stat(fx.follow, at.topic, &stat);
-    CHECK_INT(stat.end, 3);
+    CHECK_INT(stat.end, 4);
     CHECK_INT(stat.n_waiting, 0);
-    CHECK_INT(store_unfinished(fx.writer), 2);
+    CHECK_INT(store_unfinished(fx.writer), 3);
     CHECK_INT(query("SELECT count(*) FROM call"), 1);
     CHECK_INT(query("SELECT count(*) FROM \"genq.completions\" WHERE off=0"), 1);
     CHECK_INT(kafka_follow_health(fx.follow, NULL), 0);
