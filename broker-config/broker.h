@@ -95,7 +95,7 @@ struct broker_read {
 
 struct broker_stat {
     int64_t first, end;  /* offsets: oldest kept, one past the newest */
-    int64_t n_waiting;   /* records not finished yet */
+    int64_t n_waiting;   /* records not finished yet; of a follower of Kafka: not applied yet */
 };
 
 struct broker_options {

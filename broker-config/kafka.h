@@ -9,7 +9,9 @@
  *     kafka_feed.c     one partition to a subscription: window, order, offsets
  *     kafka_read.c     records looked up by offset, on a thread of its own, and there
  *                      kafka_check.c: what was finished before a partition came to this process
- *     kafka_follow.c   all topics into the store, on a thread of its own (where there are hooks)
+ *     kafka_follow.c   all topics into the store, on a thread of its own (where there are hooks);
+ *                      kafka_tail.c its consumer, follow_store.c its database, follow_marks.c how
+ *                      far it has come, and who waits for that
  *     broker_kafka.c   the driver: these parts behind broker.h */
 #pragma once
 #include "broker-config/broker.h"
@@ -131,10 +133,15 @@ struct kafka_waiter {
     int64_t deadline_ms;       /* follow's */
 };
 
+/* Waits for Kafka, saying so. ERR_NOT_FOUND: a topic is missing. config->data must hold this log's
+ * copy, or nothing: ERR_INVALID where it is another log's, or an embedded one; ERR_CORRUPT. Until
+ * kafka_follow_close nobody else may write to the database there. */
 struct kafka_follow *kafka_follow_open(const struct kafka_follow_options *o, struct err *e);
 /* Any thread. on_applied comes once, in this call or on the follow's thread; when the store lags by
  * more than 10 s, or closes, with code 0: the record is in the log. */
 void kafka_follow_wait(struct kafka_follow *f, struct kafka_waiter *w);
-void kafka_follow_stat(struct kafka_follow *f, int topic, struct broker_stat *out); /* any thread */
+/* Any thread. Sums over the partitions; n_waiting: records that are not in the store yet, which is
+ * this process' lag (how many jobs wait, the store knows: store_unfinished). */
+void kafka_follow_stat(struct kafka_follow *f, int topic, struct broker_stat *out);
 int kafka_follow_health(struct kafka_follow *f, struct err *e);                     /* any thread */
 void kafka_follow_close(struct kafka_follow *f);

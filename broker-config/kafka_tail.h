@@ -32,9 +32,9 @@ struct tail {
     struct err trouble; /* code 0 while Kafka answers and all positions are in the log */
 };
 
-/* Blocks for some 10 s at most: Kafka must be there. Reads the positions from the store, and saves
- * those of partitions that have none yet. ERR_NOT_FOUND: a topic is missing; ERR_INVALID: the
- * positions are of another log; ERR_UNREACHABLE or ERR_TIMEOUT. Close it also then. */
+/* Waits for Kafka, saying so. Reads the positions from the store, and saves those of partitions that
+ * have none yet. ERR_NOT_FOUND: a topic is missing; ERR_INVALID: the positions are of another log.
+ * Close it also then. */
 int tail_open(struct tail *t, const struct config *c, struct err *e);
 void tail_close(struct tail *t);
 

@@ -2,9 +2,11 @@
 #include "base/file.h"
 #include "broker-config/sqlite_log.h"
 #include "schema/migrate.h"
+#include "store/reader.h"
 #include "store/writer.h"
 #include "tests/broker-config/kafka_rig.h"
 #include "tests/lib/dump.h"
+#include <fcntl.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +18,12 @@
 
 #define JOB(id) "{\"id\":\"" id "\",\"model\":\"m\",\"prompt\":\"hi\",\"created_at\":5}"
 #define OTHER_JOB(id) "{\"id\":\"" id "\",\"model\":\"m\",\"prompt\":\"no\",\"created_at\":6}"
+
+#define LATER_JOB(id) \
+    "{\"id\":\"" id "\",\"model\":\"m\",\"prompt\":\"hi\",\"created_at\":5,\"not_before\":" \
+    "9000000}"
+
+#define READ_SO_FAR "SELECT sum(next) FROM position"
 
 enum { LIMIT_MS = 30000 };
 
@@ -80,6 +88,28 @@ static int64_t query(const char *sqlz)
     return n;
 }
 
+/* Whether the store has the job where Kafka has it, and knows that it has read so far. */
+static void check_position(struct fixture *fx, const char *idz, struct position at)
+{
+    struct position found, beyond = at;
+    struct err e = {0};
+    struct reader *r = reader_open(".", NULL, &e);
+    struct job j;
+
+    CHECK(r);
+    CHECK_INT(reader_job_head(r, STR("default"), str_z(idz), &j, &found, fx->k.topics, &e), 0);
+    CHECK_INT(found.topic, at.topic);
+    CHECK_INT(found.partition, at.partition);
+    CHECK_INT(found.offset, at.offset);
+    job_release(&j);
+    beyond.offset++;
+    CHECK_INT(reader_has_applied(r, at, fx->k.topics, &e), 1);
+    CHECK_INT(reader_has_applied(r, beyond, fx->k.topics, &e), 0);
+    beyond = (struct position){at.topic, 99, 0};
+    CHECK_INT(reader_has_applied(r, beyond, fx->k.topics, &e), 0);
+    reader_close(r);
+}
+
 static void await_number(const char *sqlz, int64_t want)
 {
     int64_t until_ms = clock_mono_ms() + LIMIT_MS, n;
@@ -117,10 +147,17 @@ TEST(it_reads_from_the_beginning_and_goes_on)
     at = kafka_rig_job(&fx.k, JOB("c"), POSITION_NONE);
     start(&fx);
     await_number("SELECT count(*) FROM job", 3);
+    check_position(&fx, "c", at);
+    at = kafka_rig_job(&fx.k, LATER_JOB("d"), POSITION_NONE);
+    await_number("SELECT count(*) FROM job", 4);
+    check_position(&fx, "d", at);
+    at = kafka_rig_job(&fx.k, LATER_JOB("d"), at); /* now it is due */
+    await_number("SELECT count(*) FROM job WHERE state=1", 3);
+    check_position(&fx, "d", at);
     kafka_follow_stat(fx.follow, at.topic, &stat);
-    CHECK_INT(stat.end, 3);
+    CHECK_INT(stat.end, 4);
     CHECK_INT(stat.n_waiting, 0);
-    CHECK_INT(store_unfinished(fx.writer), 2);
+    CHECK_INT(store_unfinished(fx.writer), 3);
     CHECK_INT(query("SELECT count(*) FROM call"), 1);
     CHECK_INT(query("SELECT count(*) FROM \"genq.completions\" WHERE off=0"), 1);
     CHECK_INT(kafka_follow_health(fx.follow, NULL), 0);
@@ -165,45 +202,103 @@ static void send_many(struct fixture *fx, int n)
     free(records);
 }
 
-static void follow_until_killed(struct fixture *fx)
+/* A process to be killed, made while this one has no threads; it waits to be told the prefix. */
+struct victim {
+    pid_t pid;
+    int prefix;
+};
+
+static void follow_until_killed(int prefix)
 {
-    start(fx);
+    struct fixture fx = {0};
+    char yaml[256] = "";
+
+    if (read(prefix, yaml, sizeof yaml - 1) <= 0)
+        exit(0); /* not needed */
+    fx.k.config = config_parse(str_z(yaml), "test", NULL);
+    config_set_text(&fx.k.config->broker_servers, getenv("KAFKA_SERVERS"));
+    fx.k.topics = topics_new(fx.k.config);
+    start(&fx);
     for (;;)
         pause();
 }
 
+static void make_victim(struct victim *v)
+{
+    int ends[2];
+
+    CHECK_INT(pipe2(ends, O_CLOEXEC), 0);
+    v->prefix = ends[1];
+    v->pid = fork();
+    if (v->pid == 0) {
+        close(ends[1]);
+        follow_until_killed(ends[0]);
+    }
+    close(ends[0]);
+}
+
+static void kill_on_the_way(struct victim *v, const struct fixture *fx, int64_t before,
+                            int after_ms)
+{
+    char yaml[256];
+    int n =
+        snprintf(yaml, sizeof yaml, "broker: {prefix: %s}\ndata: .\n", fx->k.config->broker_prefix);
+
+    CHECK_INT(write(v->prefix, yaml, (size_t)n), n);
+    while (query(READ_SO_FAR) == before) {
+        CHECK_INT(waitpid(v->pid, NULL, WNOHANG), 0);
+        usleep(1000);
+    }
+    usleep(1000 * (useconds_t)after_ms);
+    kill(v->pid, SIGKILL);
+    waitpid(v->pid, NULL, 0);
+}
+
 TEST(killed_at_any_time_it_applies_each_record_once)
 {
-    enum { N = 20000 };
+    enum { N = 9000, VICTIMS = 6 };
+    struct victim victims[VICTIMS];
     struct fixture fx = {0};
-    struct buf before, after;
-    pid_t child;
+    int64_t so_far;
     int i;
 
+    for (i = 0; i < VICTIMS; i++)
+        make_victim(&victims[i]);
     open_rig(&fx, 3);
+    start(&fx); /* makes the database */
+    stop(&fx);
     send_many(&fx, N);
-    for (i = 0; i < 12; i++) {
-        child = fork(); /* librdkafka's threads stay here: the child makes its own client */
-        if (child == 0)
-            follow_until_killed(&fx);
-        usleep(20000 + 25000 * (useconds_t)i);
-        kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
-    }
+    for (i = 0; i < VICTIMS && (so_far = query(READ_SO_FAR)) < 2 * N; i++)
+        kill_on_the_way(&victims[i], &fx, so_far, 2 * i);
+    CHECK(i > 1);
     start(&fx);
-    await_number("SELECT count(*) FROM job WHERE state=3", N);
-    await_number("SELECT count(*) FROM \"genq.completions\"", N);
+    await_number(READ_SO_FAR, 2 * N);
+    CHECK_INT(query("SELECT count(*) FROM job WHERE state=3"), N);
+    CHECK_INT(query("SELECT count(*) FROM \"genq.completions\""), N);
     CHECK_INT(query("SELECT count(*) FROM call WHERE is_wasted=0"), N);
     CHECK_INT(query("SELECT count(*) FROM call"), N);
     CHECK_INT(query("SELECT sum(value) FROM fact"), 0);
     stop(&fx);
+    kafka_rig_close(&fx.k);
+}
+
+TEST(a_database_that_was_deleted_comes_out_the_same)
+{
+    enum { N = 3000 };
+    struct fixture fx = {0};
+    struct buf before, after;
+
     buf_init(&before, 1 << 28);
     buf_init(&after, 1 << 28);
+    open_rig(&fx, 3);
+    start(&fx);
+    send_many(&fx, N);
+    await_number(READ_SO_FAR, 2 * N);
+    stop(&fx);
     dump(&before);
     CHECK_INT(unlink(DB_FILE), 0);
     start(&fx);
-    await_number("SELECT count(*) FROM job WHERE state=3", N);
-    await_number("SELECT count(*) FROM \"genq.completions\"", N);
+    await_number(READ_SO_FAR, 2 * N);
     stop(&fx);
     dump(&after);
     CHECK(str_eq(buf_str(&before), buf_str(&after)));
