@@ -212,6 +212,23 @@ def test_no_kafka():
             assert "Kafka cannot be reached at " + server in said and "refused" in said, said
 
 
+def test_tls_and_passwords():
+    """As docs/kafka.md has it."""
+    with KafkaCluster(listeners=("SSL", "SASL_SSL"), users={"genq": "right"}) as locked:
+        trust = "ssl.ca.location: %s" % locked.authority.certificate
+        door = Topics(type("Door", (), {"servers": locked.servers_of("SSL")}), "tls")
+        done = door.settles(broker="properties: {security.protocol: ssl, %s}" % trust)
+        assert done.count("created") == 8, done
+        assert door.genq("plan", broker="properties: {security.protocol: ssl}")[0] == NO_SERVER
+        door = Topics(type("Door", (), {"servers": locked.servers_of("SASL_SSL")}), "tls")
+        login = ("properties: {security.protocol: sasl_ssl, %s, sasl.mechanism: PLAIN, sasl.username: genq, "
+                 "sasl.password: %%s}" % trust)
+        code, out, said = door.genq("plan", broker=login % "right")
+        assert (code, out) == (WELL, "nothing to do\n"), (out, said)
+        code, _, said = door.genq("plan", broker=login % "wrong")
+        assert code == NO_SERVER and "uthentication failed" in said and "wrong" not in said, said
+
+
 # ---- keys of genq.yaml
 
 def test_key_broker_servers():

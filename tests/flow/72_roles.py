@@ -1,5 +1,6 @@
 """`genq gateway`, `genq worker`, and `genq up` on Kafka: what each process is and says, and what is refused.
 That jobs get through is 71_distributed's matter."""
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from distributed import Distributed, Member  # noqa: E402
+from distributed import SESSION_MS, Distributed, Member  # noqa: E402
 from genq import LIMIT_S, read_file, run, wait_for  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
 
@@ -150,6 +151,38 @@ def test_key_worker_listen():
         assert read_file(os.path.join(worker.data, "listen")).startswith("localhost:")
         assert worker.get("/healthz").status == 200
     starts_not("worker", "worker: {listen: '7071'}\n", "worker.listen: must be an address and a port")
+
+
+def moves(member):
+    """What its log says of partitions that came and went."""
+    lines = [json.loads(line) for line in member.said().splitlines() if '"event":"group_' in line]
+    return [(e["event"], e["topic"], e["partition"]) for e in lines
+            if e["event"] in ("group_assigned", "group_revoked")]
+
+
+def held(member):
+    have = set()
+    for event, *partition in moves(member):
+        (have.add if event == "group_assigned" else have.discard)(tuple(partition))
+    return have
+
+
+def test_key_worker_name():
+    """With a name, a worker that is soon back has its partitions back, and the others notice nothing."""
+    for names, is_named in ((("{name: a}", "{name: b}"), True), (("{}", "{}"), False)):
+        with distributed(workers=0) as d:
+            leaves, stays = [d.add_worker("worker: %s\n" % name) for name in names]
+            wait_for(lambda: len(held(leaves)) >= 12 and len(held(stays)) >= 12, "both have their share")
+            before, had = moves(stays), held(leaves)
+            leaves.stop()
+            if not is_named:  # they are the other's at once, not only after the session's time
+                wait_for(lambda: moves(stays) != before, "the other takes over", SESSION_MS / 1000)
+                continue
+            leaves.start()
+            wait_for(lambda: held(leaves) == had, "its own again")
+            for job in [d.gateways[0].submit()["id"] for _ in range(40)]:
+                d.gateways[0].finished(job)
+            assert moves(stays) == before, moves(stays)
 
 
 def test_key_worker_queues():
