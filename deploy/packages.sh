@@ -7,11 +7,12 @@
 set -euo pipefail
 
 build=(build-essential cmake ninja-build pkg-config libmicrohttpd-dev libcurl4-openssl-dev libuv1-dev
-    libcjson-dev libyaml-dev libsqlite3-dev libssl-dev librdkafka-dev python3)
+    libcjson-dev libyaml-dev libsqlite3-dev libssl-dev librdkafka-dev libhiredis-dev
+    python3)
 # python3-venv: deploy/engine.sh makes itself a virtual environment; curl asks engines how they are.
 quickstart=(python3-venv curl ca-certificates)
 # clang-14 with its run-time library and symbolizer: fuzzing; zsh: its completion of genq's words.
-test=(sqlite3 clang-14 libclang-rt-14-dev llvm-14 procps jq zsh)
+test=(sqlite3 clang-14 libclang-rt-14-dev llvm-14 procps jq zsh redis-server)
 
 case ${1:-build} in
 build) want=("${build[@]}") ;;
