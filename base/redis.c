@@ -255,7 +255,8 @@ static const redisReply *reply_of(const struct redis_reply *reply)
     return (const redisReply *)(const void *)reply;
 }
 
-/* The first word of an error is its kind, and part of the protocol. */
+/* The first word of an error is its kind, and part of the protocol. (Up to Redis 6, a command that
+ * fails in a script has its own error inside the script's.) */
 static int code_of(const redisReply *reply)
 {
     static const struct {
@@ -267,14 +268,17 @@ static int code_of(const redisReply *reply)
         {"MASTERDOWN ", ERR_BUSY},  {"TRYAGAIN ", ERR_BUSY},      {"NOREPLICAS ", ERR_BUSY},
         {"CLUSTERDOWN ", ERR_BUSY},
     };
+    bool is_scripts;
     struct str text;
     size_t i;
 
     if (reply->type != REDIS_REPLY_ERROR)
         return 0;
     text = str_of(reply->str, reply->len);
+    is_scripts = str_starts(text, STR("ERR Error running script"));
     for (i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (str_starts(text, str_z(kinds[i].wordz)))
+        if (str_starts(text, str_z(kinds[i].wordz)) ||
+            (is_scripts && strstr(text.p, kinds[i].wordz)))
             return kinds[i].code;
     return ERR_INVALID;
 }
@@ -643,11 +647,6 @@ int redis_health(const struct redis *r, struct err *e)
     if (r->fault.code && e)
         *e = r->fault;
     return r->fault.code;
-}
-
-const char *redis_name(const struct redis *r)
-{
-    return r->url.name;
 }
 
 /* ---- reading replies ---- */

@@ -51,8 +51,6 @@ int redis_send(struct redis *r, const struct str *args, size_t n, redis_fn fn, v
 
 /* 0 while connected and logged in; else the last attempt's failure, with the address and why. */
 int redis_health(const struct redis *r, struct err *e);
-/* The address for people: no password. Valid while r is. */
-const char *redis_name(const struct redis *r);
 
 /* Replies. Text of a string, status or error; STR_NONE for anything else, NULL among it. */
 struct str redis_text(const struct redis_reply *reply);

@@ -47,7 +47,7 @@ static const struct setting model_rows[] = {
 #undef MODEL_SETTING
 };
 
-static const char *const main_unbuilt[] = {"redis",       "auth",          "filter",
+static const char *const main_unbuilt[] = {"auth",          "filter",
                                            "cache",       "telemetry",     "worker.queues",
                                            "worker.name", "worker.listen", "limits.without_redis",
                                            NULL};

@@ -33,6 +33,12 @@ static int open_log(struct embedded *m, struct err *e)
     return g->broker ? 0 : e->code;
 }
 
+static void make_hot(struct gateway *g)
+{
+    g->hot = hot_new(g->config, g->live, g->store);
+    store_set_on_commit(g->store, hot_changed, g->hot);
+}
+
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
                   const struct worker_side *side, struct err *e)
 {
@@ -50,7 +56,10 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->nodes = nodes_new(c->n_engines);
     g->store = store_writer_new(g->topics, g->live, c->limits_queued_jobs);
     store_set_retention(g->store, c->retention_jobs_days);
-    if (open_log(m, e) == 0 && (m->worker = side->start(g, loop, e)))
+    if (c->redis_url[0])
+        make_hot(g);
+    if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0) &&
+        (m->worker = side->start(g, loop, e)))
         return 0;
     embedded_close(m);
     return e->code;
@@ -69,6 +78,8 @@ void embedded_close(struct embedded *m)
         m->side->free(m->worker);
     if (g->broker)
         broker_close(g->broker);
+    if (g->hot)
+        hot_free(g->hot);
     if (g->store)
         store_writer_free(g->store);
     if (g->nodes)

@@ -5,8 +5,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define BATCH_COLUMNS                                                                              \
-    "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled,"        \
+#define BATCH_COLUMNS \
+    "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled," \
     " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off"
 
 static const char *const sql[W_COUNT_] = {
@@ -62,6 +62,12 @@ void store_writer_free(struct store_writer *w)
 void store_set_retention(struct store_writer *w, int64_t days)
 {
     w->retention.keep_ms = days * 86400000;
+}
+
+void store_set_on_commit(struct store_writer *w, void (*on_commit)(void *data), void *data)
+{
+    w->on_commit = on_commit;
+    w->on_commit_data = data;
 }
 
 int64_t store_unfinished(const struct store_writer *w)
@@ -188,6 +194,8 @@ static void tell(struct store_writer *w)
 
     atomic_fetch_add_explicit(&w->unfinished, w->delta, memory_order_relaxed);
     metric_add(METRIC_COMPLETIONS_LOST_RACE, w->n_late);
+    if (w->on_commit)
+        w->on_commit(w->on_commit_data);
     if (!w->live || w->n_ended == 0)
         return;
     for (i = 0; i < w->n_ended; i++) {

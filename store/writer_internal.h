@@ -50,11 +50,13 @@ struct store_writer {
     struct db *db;
     struct db_stmt *stmts[W_COUNT_];
     struct retention retention;
+    void (*on_commit)(void *data); /* NULL: none */
+    void *on_commit_data;
     _Atomic int64_t unfinished; /* durable */
     /* of this transaction: */
-    int broken;        /* a failure of the database: all of it is to be rolled back */
-    int64_t delta;     /* of unfinished */
-    int64_t now_ms;    /* newest record's time */
+    int broken;     /* a failure of the database: all of it is to be rolled back */
+    int64_t delta;  /* of unfinished */
+    int64_t now_ms; /* newest record's time */
     int64_t n_late;
     struct ended_job *ended;
     size_t n_ended, room;
