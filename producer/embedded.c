@@ -35,7 +35,7 @@ static int open_log(struct embedded *m, struct err *e)
 
 static void make_hot(struct gateway *g)
 {
-    g->hot = hot_new(g->config, g->live, g->store);
+    g->hot = hot_new(g->config, g->live, g->store, g->nodes);
     store_set_on_commit(g->store, hot_changed, g->hot);
 }
 

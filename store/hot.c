@@ -166,6 +166,8 @@ static void pump(struct hot *h)
     begin_batch(h);
     hot_send_jobs(h);
     hot_send_ends(h);
+    if (h->n_sent == 0 && atomic_load(&h->is_closing) && hot_send_farewell(h))
+        return;
     if (h->n_sent > 0)
         return;
     finish_batch(h);
@@ -272,6 +274,7 @@ static void on_up(void *data)
     struct hot *h = data;
 
     uv_timer_stop(&h->retry);
+    h->beat_ms = 0;
     hot_forget_running(h); /* a Redis that comes back may have forgotten all */
     sync_position(h);
     set_health(h);
@@ -296,6 +299,7 @@ static void on_sweep(uv_timer_t *timer)
         return;
     begin_batch(h);
     hot_send_running(h);
+    hot_send_beat(h);
     if (h->n_sent == 0)
         pump(h);
 }
@@ -322,6 +326,7 @@ static void on_wake(uv_async_t *wake)
 
     if (atomic_load(&h->is_closing) && !uv_is_active((uv_handle_t *)&h->last_call))
         uv_timer_start(&h->last_call, on_last_call, LAST_CALL_MS, 0);
+    hot_look_around(h);
     pump(h);
     if (atomic_load(&h->is_closing) && h->step != HOT_READY && !uv_is_closing((uv_handle_t *)wake))
         close_all(h);
@@ -378,13 +383,17 @@ static int set_feed_key(struct hot *h, struct err *e)
 
 /* ---- from outside ---- */
 
-struct hot *hot_new(const struct config *c, struct live *live, struct store_writer *store)
+struct hot *hot_new(const struct config *c, struct live *live, struct store_writer *store,
+                    struct nodes *nodes)
 {
     struct hot *h = xcalloc(1, sizeof *h);
 
     h->config = c;
     h->live = live;
     h->store = store;
+    h->nodes = nodes;
+    hot_name_worker(h);
+    list_init(&h->waiters);
     h->position = -1;
     h->backoff_ms = BACKOFF_MIN_MS;
     map_init(&h->running);
@@ -440,6 +449,7 @@ void hot_free(struct hot *h)
     hot_forget_running(h);
     map_release(&h->running);
     reader_close(h->reader);
+    buf_release(&h->view);
     pthread_mutex_destroy(&h->lock);
     free(h);
 }

@@ -23,6 +23,7 @@ struct hot {
     const struct config *config;
     struct live *live;
     struct store_writer *store;
+    struct nodes *nodes; /* NULL: no worker here */
     struct reader *reader;
     struct redis *redis;
     uv_loop_t loop;
@@ -52,8 +53,19 @@ struct hot {
     struct map running; /* what hot_running has told, struct told */
     int64_t sweep_n;
 
+    char id[ULID_LEN + 1]; /* this process, as a worker */
+    char who[512];         /* ,"worker":…,"host":… */
+    int64_t started_at;
+    int64_t beat_ms; /* monotonic; 0: none yet */
+    int64_t beat_n_up, beat_n_slots;
+    bool is_asking; /* for other workers' nodes */
+
     pthread_mutex_t lock;
-    struct err health; /* under lock */
+    struct err health; /* from here on under lock */
+    struct buf view;   /* other processes' nodes */
+    int64_t view_ms;   /* monotonic; 0: never looked */
+    bool is_view_wanted;
+    struct list waiters; /* of struct hot_waiter */
 };
 
 extern const char *const hot_scripts[HOT_SCRIPT_COUNT_];
@@ -76,3 +88,12 @@ void hot_send_jobs(struct hot *h);
 /* Looks which jobs run here, and sends what is new of that. */
 void hot_send_running(struct hot *h);
 void hot_forget_running(struct hot *h);
+
+/* The heartbeat (hot_beat.c). */
+void hot_name_worker(struct hot *h);
+/* Sends it, if it is due. */
+void hot_send_beat(struct hot *h);
+/* Takes it back. False: there is nothing to take back. */
+bool hot_send_farewell(struct hot *h);
+/* Asks for the others' nodes, if somebody waits for them. */
+void hot_look_around(struct hot *h);

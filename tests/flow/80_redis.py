@@ -360,9 +360,66 @@ def test_a_stop_leaves_nothing_behind():
     with Beside() as b:
         ids = b.submit("a", 300)
         b.await_ended(ids)
+        wait_for(lambda: b.redis.cli("KEYS", "genq:worker:*"), "a heartbeat")
         b.world.stop()
         assert b.usage()["succeeded"] == 300
+        assert b.redis.cli("KEYS", "genq:worker*") == ""
         b.world.start()
+
+
+def test_heartbeats():
+    with Beside() as b:
+        w = b.world
+        w.latency(60000)
+        w.submit(id="j")
+        key = wait_for(lambda: b.redis.cli("KEYS", "genq:worker:*"), "a heartbeat")
+        name = w.get("/api/v1/nodes").json["data"][0]["name"]
+
+        def beat():
+            return json.loads(b.redis.cli("GET", key) or "{}")
+
+        wait_for(lambda: beat().get("running") == 1 and beat()["slots"] == 4, beat)
+        assert beat()["id"] == key.rpartition(":")[2] and beat()["pid"] == w.genq.pid
+        node = json.loads(b.redis.cli("GET", "genq:node:" + name))
+        assert (node["name"], node["state"], node["slots"]) == (name, "up", 4), node
+        assert node["models"] and node["worker"] == beat()["id"], node
+        assert [n["name"] for n in beat()["nodes"]] == [name]
+        for k in (key, "genq:node:" + name):
+            assert 8000 < int(b.redis.cli("PTTL", k)) <= 15000
+        w.stub.end(signal.SIGKILL)  # told at once, not at the next beat
+        w.delete("/api/v1/jobs/j")
+        at = beat()["at"]
+        wait_for(lambda: beat()["nodes"][0]["state"] == "down" or beat()["at"] - at > 20000, beat)
+        assert b.redis.cli("FLUSHALL") == "OK"
+        wait_for(lambda: b.redis.cli("GET", key), "another heartbeat")
+
+
+def test_nodes_of_all_processes():
+    def show(w):
+        return sorted((n["name"], n["worker"]) for n in w.get("/api/v1/nodes").json["data"])
+
+    with Beside() as b, World(config='redis: {url: "%s"}\n' % b.redis.url) as other:
+        wait_for(lambda: len(show(b.world)) == 2, lambda: show(b.world))
+        wait_for(lambda: len(show(other)) == 2, lambda: show(other))
+        both = show(other)
+        assert show(b.world) == both and len({worker for _, worker in both}) == 2, both
+        assert b.world.get("/api/v1/nodes").json["data"][0]["name"].endswith(
+            str(b.world.stub_port)), "its own come first"
+        done = subprocess.run([os.environ["GENQ"], "nodes", "--server",
+                               "http://127.0.0.1:%d" % other.port], capture_output=True, text=True,
+                              check=True)
+        assert done.stdout.split()[:2] == ["HOST", "NODE"], done.stdout
+        assert all(name in done.stdout for name, _ in both), done.stdout
+        b.redis.pause()
+        started = time.monotonic()
+        assert b.world.get("/api/v1/nodes").status == 200
+        assert time.monotonic() - started < 20
+        b.redis.resume()
+        other.stop()
+        wait_for(lambda: len(show(b.world)) == 1, "the other one's farewell")
+        b.redis.kill()
+        wait_for(lambda: len(show(b.world)) == 1, "its own nodes")
+        other.start()
 
 
 def test_without_redis_there_is_no_check():

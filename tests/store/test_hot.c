@@ -69,7 +69,7 @@ static void on_commit(void *data)
 
 static struct hot *new_hot(struct gateways *g)
 {
-    struct hot *h = hot_new(&g->fx->config, g->fx->live, g->fx->writer);
+    struct hot *h = hot_new(&g->fx->config, g->fx->live, g->fx->writer, NULL);
     struct err e = {0};
 
     CHECK_INT(hot_start(h, &e), 0);
@@ -194,6 +194,6 @@ TEST(closed_before_it_is_started)
 {
     struct fixture *fx = fx_new();
 
-    hot_free(hot_new(&fx->config, fx->live, fx->writer));
+    hot_free(hot_new(&fx->config, fx->live, fx->writer, NULL));
     fx_free(fx);
 }
