@@ -1,6 +1,7 @@
 #include "broker-config/config_load.h"
 #include "base/buf.h"
 #include "base/id.h"
+#include "base/redis_url.h"
 #include "broker-config/setting.h"
 #include <stdlib.h>
 #include <strings.h>
@@ -387,6 +388,20 @@ static int check_broker(struct loader *l, const struct yaml *tree)
     return fail_value(l, broker, STR("broker"));
 }
 
+static int check_redis(struct loader *l, const struct yaml *tree)
+{
+    const struct yaml *redis = yaml_member(tree, STR("redis"));
+    const struct yaml *url = redis ? yaml_member(redis, STR("url")) : NULL;
+    struct redis_url unused;
+
+    if (!l->c->redis_url[0])
+        return 0;
+    if (redis_url_parse(&unused, str_z(l->c->redis_url), l->e))
+        return fail_value(l, url, STR("redis.url"));
+    redis_url_release(&unused);
+    return 0;
+}
+
 /* A name that is none would be a worker that waits for nothing. */
 static int check_worker_queues(struct loader *l, const struct yaml *tree)
 {
@@ -430,5 +445,7 @@ int config_load_tree(struct config *c, const struct yaml *tree, const char *name
         rc = check_addresses(&l, tree);
     if (rc == 0)
         rc = check_broker(&l, tree);
+    if (rc == 0)
+        rc = check_redis(&l, tree);
     return rc ? rc : load_lists(&l, tree);
 }

@@ -47,6 +47,12 @@ static void make_store(struct gateway *g)
     store_set_retention(g->store, c->retention_jobs_days);
 }
 
+static void make_hot(struct gateway *g)
+{
+    g->hot = hot_new(g->config, g->live, g->store, g->nodes);
+    store_set_on_commit(g->store, hot_changed, g->hot);
+}
+
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
                   const struct worker_side *side, unsigned roles, struct err *e)
 {
@@ -65,7 +71,9 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->nodes = nodes_new(roles & ROLE_WORKER ? c->n_engines : 0);
     if (roles & ROLE_GATEWAY)
         make_store(g);
-    if (open_log(m, e) == 0)
+    if (g->store && c->redis_url[0])
+        make_hot(g);
+    if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0))
         return 0;
     embedded_close(m);
     return e->code;
@@ -112,6 +120,8 @@ void embedded_close(struct embedded *m)
         m->side->free(m->worker);
     if (g->broker)
         broker_close(g->broker);
+    if (g->hot)
+        hot_free(g->hot);
     if (g->store)
         store_writer_free(g->store);
     if (g->nodes)

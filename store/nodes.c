@@ -130,6 +130,25 @@ static void put_node(struct buf *b, const struct node_status *s)
     buf_addz(b, "]}");
 }
 
+void nodes_each(struct nodes *ns, void (*fn)(void *data, struct str name, struct str json),
+                void *data)
+{
+    struct buf b;
+    size_t i;
+
+    buf_init(&b, SIZE_MAX);
+    pthread_mutex_lock(&ns->lock);
+    for (i = 0; i < ns->n; i++) {
+        if (!ns->nodes[i].s.namez)
+            continue;
+        buf_clear(&b);
+        put_node(&b, &ns->nodes[i].s);
+        fn(data, str_z(ns->nodes[i].s.namez), buf_str(&b));
+    }
+    pthread_mutex_unlock(&ns->lock);
+    buf_release(&b);
+}
+
 void nodes_print(struct nodes *ns, struct buf *b, int *n_up, int *n_slots)
 {
     const struct node_status *s;

@@ -26,8 +26,8 @@ int reader_has_job(struct reader *r, struct str tenant, struct str id, struct er
 int reader_has_applied(struct reader *r, struct position at, const struct topics *t, struct err *e);
 
 /* A stored job for building its cancelled completion: fills the struct job that completion_write
- * takes (release with job_release), and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS when
- * it has ended. */
+ * takes (release with job_release), and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS
+ * when it has ended. */
 int reader_job_head(struct reader *r, struct str tenant, struct str id, struct job *out,
                     struct position *at, const struct topics *t, struct err *e);
 
@@ -35,8 +35,8 @@ struct job_filter {
     struct str tenant, model, batch_id, queue; /* p == NULL: any */
     int state;                                 /* enum job_state, or -1 */
     int64_t created_after, created_before;     /* wall ms, exclusive; 0: any */
-    int64_t after;                             /* cursor: the `next` of the page before; 0: newest */
-    int limit;                                 /* 1..1000 */
+    int64_t after; /* cursor: the `next` of the page before; 0: newest */
+    int limit;     /* 1..1000 */
 };
 /* Appends {"object":"list","data":[…],"has_more","next"} (newest first; `next` is a number or
  * null). A page may hold fewer than limit, even none, and still have more: a filter that few
@@ -53,6 +53,28 @@ int reader_feed(struct reader *r, int64_t from, int limit, struct str tenant, st
                 bool is_sse, struct buf *b, int64_t *next, struct err *e);
 /* Cursor of the feed's end now. */
 int reader_feed_end(struct reader *r, int64_t *next, struct err *e);
+/* Cursor of the oldest completion kept. */
+int reader_feed_oldest(struct reader *r, int64_t *oldest, struct err *e);
+
+/* For who keeps a copy (store/hot.h). Both callbacks get what is valid during the call, and return
+ * true to go on, false to stop before this one. Both readers give 0, or negative. */
+/* Completions from offset `from` on, at most limit. */
+struct ended_record {
+    int64_t offset, ts_ms;
+    struct str tenant, id, value;
+    enum job_state state;
+};
+int reader_follow_ends(struct reader *r, int64_t from, int limit,
+                       bool (*on_end)(void *data, const struct ended_record *r), void *data,
+                       struct err *e);
+/* Jobs that came after number *seq (0: all) and have not ended, with their JSON, among the next
+ * `window` numbers; *seq is then the last one looked at. */
+int reader_follow_jobs(struct reader *r, int64_t *seq, int window,
+                       bool (*on_job)(void *data, struct str tenant, struct str id,
+                                      enum job_state state, struct str view),
+                       void *data, struct err *e);
+/* The newest job's number; 0 for none. */
+int reader_last_job(struct reader *r, int64_t *seq, struct err *e);
 
 /* Batches. */
 int reader_batch(struct reader *r, struct str tenant, struct str id, struct buf *b, struct err *e);
@@ -68,13 +90,14 @@ struct result_line {
     int64_t line;
     enum line_form form;
     enum job_state state;
-    struct str id;   /* the job's; valid during the call */
+    struct str id;     /* the job's; valid during the call */
     struct str digest; /* of the job (schema/job.h), or none where it was refused; the same */
-    struct str view; /* the job's JSON; valid during the call */
+    struct str view;   /* the job's JSON; valid during the call */
 };
-int reader_results(struct reader *r, struct str tenant, struct str batch_id, int64_t from, int limit,
-                   bool skip_unfinished, int (*on_line)(void *data, const struct result_line *l),
-                   void *data, int64_t *next, bool *is_end, struct err *e);
+int reader_results(struct reader *r, struct str tenant, struct str batch_id, int64_t from,
+                   int limit, bool skip_unfinished,
+                   int (*on_line)(void *data, const struct result_line *l), void *data,
+                   int64_t *next, bool *is_end, struct err *e);
 /* The same in the order of completion; from and *next are feed cursors. */
 int reader_results_completed(struct reader *r, struct str tenant, struct str batch_id, int64_t from,
                              int limit, int (*on_line)(void *data, const struct result_line *l),

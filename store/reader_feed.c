@@ -100,13 +100,20 @@ int reader_feed(struct reader *r, int64_t from, int limit, struct str tenant, st
     return rc ? rc : f.n;
 }
 
+int reader_feed_oldest(struct reader *r, int64_t *oldest, struct err *e)
+{
+    struct db_stmt *s;
+    int rc = reader_stmt(r, Q_FEED_OLDEST, OLDEST_SQL, &s, e);
+
+    return rc ? rc : reader_int(s, 0, oldest, e);
+}
+
 int reader_feed_end(struct reader *r, int64_t *next, struct err *e)
 {
     struct db_stmt *s;
     int64_t oldest = 0;
-    int rc = reader_stmt(r, Q_FEED_OLDEST, OLDEST_SQL, &s, e);
+    int rc = reader_feed_oldest(r, &oldest, e);
 
-    rc = rc ? rc : reader_int(s, 0, &oldest, e);
     rc = rc ? rc : reader_stmt(r, Q_FEED_END, END_SQL, &s, e);
     return rc ? rc : reader_int(s, oldest, next, e);
 }

@@ -30,6 +30,9 @@ enum reader_stmt {
     Q_USAGE,
     Q_USAGE_LAST,
     Q_USAGE_BISECT,
+    Q_FOLLOW_ENDS,
+    Q_FOLLOW_JOBS,
+    Q_FOLLOW_LAST,
     Q_COUNT_
 };
 

@@ -78,6 +78,12 @@ void store_set_retention(struct store_writer *w, int64_t days)
     w->retention.keep_ms = days * 86400000;
 }
 
+void store_set_on_commit(struct store_writer *w, void (*on_commit)(void *data), void *data)
+{
+    w->on_commit = on_commit;
+    w->on_commit_data = data;
+}
+
 int64_t store_unfinished(const struct store_writer *w)
 {
     return atomic_load_explicit(&w->unfinished, memory_order_relaxed);
@@ -218,6 +224,8 @@ static void tell(struct store_writer *w)
 
     atomic_fetch_add_explicit(&w->unfinished, w->delta, memory_order_relaxed);
     metric_add(METRIC_COMPLETIONS_LOST_RACE, w->n_late);
+    if (w->on_commit)
+        w->on_commit(w->on_commit_data);
     if (!w->live || w->n_ended == 0)
         return;
     for (i = 0; i < w->n_ended; i++) {

@@ -25,6 +25,10 @@ struct store_writer *store_writer_new(const struct topics *t, struct live *live,
                                       int64_t max_unfinished);
 void store_writer_free(struct store_writer *w);
 
+/* Before the first apply: on_commit is called after each transaction that became durable, on the
+ * writer thread; it may only hand over. */
+void store_set_on_commit(struct store_writer *w, void (*on_commit)(void *data), void *data);
+
 /* Before the first apply: what ended more than `days` ago is deleted in small steps, by the
  * clock of the records (0, the default: never). */
 void store_set_retention(struct store_writer *w, int64_t days);

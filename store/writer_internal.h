@@ -63,6 +63,8 @@ struct store_writer {
     struct db *db;
     struct db_stmt *stmts[W_COUNT_];
     struct retention retention;
+    void (*on_commit)(void *data); /* NULL: none */
+    void *on_commit_data;
     _Atomic int64_t unfinished; /* durable */
     /* of this transaction: */
     int broken;     /* a failure of the database: all of it is to be rolled back */

@@ -1,5 +1,5 @@
 /* /healthz, /readyz, /metrics. Ready means that jobs can be accepted: engines that are away are
- * told, but make nothing unready, for jobs wait for them. */
+ * told, but make nothing unready, for jobs wait for them; nor does Redis. */
 #include "base/json.h"
 #include "base/metric.h"
 #include "broker-config/config.h"
@@ -25,6 +25,20 @@ static void put_check(struct buf *b, const char *namez, int code, const struct e
     json_put_member_str(b, "status", code < 0 ? STR("fault") : STR("ok"));
     buf_addc(b, ',');
     json_put_member_opt(b, "error", code < 0 ? str_z(e->msg) : STR_NONE);
+    buf_addc(b, '}');
+}
+
+/* It makes nothing unready: jobs run without it. */
+static void put_redis(struct buf *b, const struct gateway *g)
+{
+    struct err e = {0};
+    int code = hot_health(g->hot, &e);
+
+    json_put_name(b, "redis");
+    buf_addc(b, '{');
+    json_put_member_str(b, "status", code < 0 ? STR("down") : STR("ok"));
+    buf_addc(b, ',');
+    json_put_member_opt(b, "error", code < 0 ? str_z(e.msg) : STR_NONE);
     buf_addc(b, '}');
 }
 
@@ -62,6 +76,10 @@ void health_ready(struct request *q)
     buf_addc(&b, ',');
     put_engines(&b, q->gateway);
     put_check(&b, "disk", disk_code, &disk_error);
+    if (q->gateway->hot) {
+        buf_addc(&b, ',');
+        put_redis(&b, q->gateway);
+    }
     buf_addz(&b, "}}");
     if (!is_ready)
         request_add_header(q, "Retry-After", "1");

@@ -70,19 +70,30 @@ static void add_models(struct table *t, const struct json *node)
     buf_release(&b);
 }
 
+/* Nodes of other machines are known where there is a Redis. */
+static bool has_hosts(const struct json *list)
+{
+    const struct json *node = json_child(json_get(list, "data"));
+
+    return json_str(json_get(node, "host")).p != NULL;
+}
+
 static void print_nodes(const struct json *list)
 {
-    static const char *const heads[] = {"NODE", "STATE", "API",  "BUSY",   "CALLS",
-                                        "FAILED", "P50", "P95", "URL", "MODELS"};
+    static const char *const heads[] = {"HOST",   "NODE", "STATE", "API", "BUSY",  "CALLS",
+                                        "FAILED", "P50",  "P95",   "URL", "MODELS"};
+    bool shows_hosts = has_hosts(list);
     const struct json *node;
     struct table t;
     struct buf b;
     size_t i;
 
-    table_init(&t, "lllrrrrrll");
-    for (i = 0; i < sizeof heads / sizeof heads[0]; i++)
+    table_init(&t, shows_hosts ? "llllrrrrrll" : "lllrrrrrll");
+    for (i = !shows_hosts; i < sizeof heads / sizeof heads[0]; i++)
         table_addz(&t, heads[i]);
     for (node = json_child(json_get(list, "data")); node; node = json_next(node)) {
+        if (shows_hosts)
+            table_add(&t, json_str(json_get(node, "host")));
         table_add(&t, json_str(json_get(node, "name")));
         table_add(&t, json_str(json_get(node, "state")));
         table_add(&t, json_str(json_get(node, "api")));
@@ -127,7 +138,8 @@ static int run(struct cli *c)
 const struct cli_command command_nodes = {
     .namez = "nodes",
     .summaryz = "show the engine nodes: health, load, models, latencies",
-    .detailsz = "BUSY is calls now and at most; P50 and P95 are of the newest calls' times.",
+    .detailsz = "BUSY is calls now and at most; P50 and P95 are of the newest calls' times. With\n"
+                "a Redis, nodes of all machines that write into it are shown, with their HOST.",
     .run = run,
     .examplez = "genq nodes --json | jq -r '.data[] | select(.state == \"up\") | .name'",
     .is_client = true,

@@ -122,12 +122,23 @@ TEST(unknown_keys_are_named_with_a_hint)
 
 TEST(what_is_not_built_yet_says_so)
 {
-    check_error("redis: {url: x}", "g.yaml:1:1: redis: not built yet");
     check_error("auth: {}", "g.yaml:1:1: auth: not built yet");
     check_error("filter: {}", "g.yaml:1:1: filter: not built yet");
     check_error("cache: {}", "g.yaml:1:1: cache: not built yet");
     check_error("telemetry: {}", "g.yaml:1:1: telemetry: not built yet");
     check_error("models: {m: {fallback: []}}", "g.yaml:1:14: models: fallback: not built yet");
+}
+
+TEST(a_redis_is_named_by_a_url)
+{
+    check_error("redis: {url: x}",
+                "g.yaml:1:14: redis.url: must be redis://host:port/db or unix:/path");
+    check_error("redis: {url: 'rediss://h'}",
+                "g.yaml:1:14: redis.url: TLS (rediss://) is not built in: put a tunnel (stunnel, "
+                "ghostunnel) on this machine and name its address");
+    check_error("redis:\n  url: 'redis://:p@h:x'\n",
+                "g.yaml:2:8: redis.url: the port must be a number from 1 to 65535");
+    check_error("redis: {hot_s: 0}", "g.yaml:1:16: redis.hot_s: must be from 1 to 31536000");
 }
 
 TEST(wrong_types_and_ranges_are_named_with_their_place)

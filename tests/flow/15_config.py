@@ -19,6 +19,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from genq import (IS_SLOW, LIMIT_S, Nodes, Process, Stub, World, read_file, request, run,  # noqa: E402
                   wait_for)
+from redis import RedisServer  # noqa: E402
 
 GENQ = os.environ["GENQ"]
 DEFINITIONS = os.path.join(os.environ["SOURCE_DIR"], "broker-config", "setting.def")
@@ -301,6 +302,27 @@ def test_key_worker_connect_ms():
         assert 0.14 <= took < 4, took  # by default: 5 s
         assert w.get("/api/v1/jobs/j").json["status"] == "queued"
     engine.close()
+
+
+# ---- redis
+
+def test_key_redis_url():
+    """Where it is is shown, the password is not (80_redis has what it does)."""
+    url = "redis://me:s3cret@127.0.0.1:1/2"
+    code, out, said = check_config("redis: {url: '%s'}\n" % url)
+    assert code == 0 and "s3cret" not in out + said and "***" in out, (out, said)
+    with Up("redis: {url: '%s'}\n" % url) as w:
+        wait_for(lambda: "redis 127.0.0.1:1: " in w.get("/readyz").json["checks"]["redis"]["error"],
+                 "its address")
+        assert w.finished(w.submit()["id"])["status"] == "succeeded"
+
+
+def test_key_redis_hot_s():
+    with RedisServer() as redis, Up("redis: {url: '%s', hot_s: 7}\n" % redis.url) as w:
+        w.finished(w.submit(id="j")["id"])
+        left = wait_for(lambda: redis.cli("HGET", "genq:job:default/j", "status") == "succeeded" and
+                        int(redis.cli("PTTL", "genq:job:default/j")), "the job in Redis")
+        assert 1000 < left <= 7000, left
 
 
 # ---- health
@@ -644,7 +666,8 @@ def test_wrong_names_and_types():
             ("data: [a\n", "genq.yaml:"),
             ("data: &x a\n", "genq.yaml:1:"),
             ("\tdata: a\n", "genq.yaml:1:"),
-            ("redis: {url: x}\n", "genq.yaml:1:1: redis: not built yet")):
+            ("redis: {url: x}\n", "genq.yaml:1:14: redis.url: must be redis://"),
+            ("auth: {}\n", "genq.yaml:1:1: auth: not built yet")):
         code, out, said = check_config(text)
         assert code == 2 and words in said and not out, (text, code, said)
         assert len(said.strip().splitlines()) == 1, said
