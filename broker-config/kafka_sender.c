@@ -1,6 +1,8 @@
 #include "broker-config/kafka_sender.h"
+#include "base/buf.h"
 #include "base/log.h"
 #include <assert.h>
+#include <stdlib.h>
 
 enum { PURGE_POLL_MS = 100, REASON_BYTES = 512 };
 
@@ -50,6 +52,28 @@ static void wake_by(struct kafka_sender *s)
     rd_kafka_queue_destroy(q);
 }
 
+/* librdkafka asks for what it knows when it connects. A topic that it hears of later waits for a
+ * timer of one second. */
+static void name_topics(struct kafka_sender *s)
+{
+    size_t n = topics_count(s->o.topics), i;
+
+    s->known = xcalloc(n, sizeof s->known[0]);
+    for (i = 0; i < n; i++)
+        s->known[i] = rd_kafka_topic_new(s->rk, topics_name(s->o.topics, (int)i), NULL);
+}
+
+static void forget_topics(struct kafka_sender *s)
+{
+    size_t n = topics_count(s->o.topics), i;
+
+    for (i = 0; i < n; i++)
+        if (s->known[i])
+            rd_kafka_topic_destroy(s->known[i]);
+    free(s->known);
+    s->known = NULL;
+}
+
 static int start(struct kafka_sender *s, struct err *e)
 {
     rd_kafka_conf_t *conf = kafka_conf(s->o.config, KAFKA_PRODUCER, s, e);
@@ -68,6 +92,7 @@ static int start(struct kafka_sender *s, struct err *e)
     if (!s->rk)
         return ERR_INVALID;
     wake_by(s);
+    name_topics(s);
     return 0;
 }
 
@@ -115,8 +140,10 @@ void kafka_sender_purge(struct kafka_sender *s)
 void kafka_sender_close(struct kafka_sender *s)
 {
     assert(s->n_flying == 0);
-    if (s->rk)
-        rd_kafka_destroy(s->rk);
+    if (!s->rk)
+        return;
+    forget_topics(s);
+    rd_kafka_destroy(s->rk);
     s->rk = NULL;
 }
 

@@ -21,8 +21,9 @@ struct kafka_sender_options {
 
 struct kafka_sender {
     struct kafka_sender_options o;
-    rd_kafka_t *rk;  /* NULL: to be made again */
-    size_t n_flying; /* records sent, not reported yet */
+    rd_kafka_topic_t **known; /* all topics of the config */
+    rd_kafka_t *rk;           /* NULL: to be made again */
+    size_t n_flying;          /* records sent, not reported yet */
     bool is_fatal;
 };
 

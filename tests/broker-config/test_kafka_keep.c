@@ -272,9 +272,10 @@ TEST(what_a_topic_refuses_for_now_is_sent_again)
 {
     struct sent *s;
 
-    open_with("", 0, false);
+    mock_open(&k, "", "");
     rd_kafka_mock_topic_set_error(k.cluster, topics_name(k.topics, TOPIC_DEAD),
                                   RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    open_publisher(0, false); /* learns it as it connects */
     s = publish(TOPIC_DEAD, "v", 0);
     wait_for(&n_acks, 1);
     CHECK_INT(s->code, 0);
