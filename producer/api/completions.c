@@ -142,7 +142,8 @@ static int pull(struct request *q, struct buf *b, int64_t *deadline_ms)
 
 /* ---- both ---- */
 
-/* Where to begin: `after`, or what the client's event source saw last. */
+/* Where to begin: `after`, or what the client's event source saw last. In a log that others share,
+ * another gateway may have told a cursor that this one has yet to reach. */
 static bool read_cursor(struct request *q, struct feed *f, bool is_sse)
 {
     struct str after = request_query(q, "after"), last = request_header(q, "Last-Event-ID");
@@ -162,7 +163,8 @@ static bool read_cursor(struct request *q, struct feed *f, bool is_sse)
     f->cursor = is_sse || str_eqz(after, "latest") ? end : 0;
     if (!after.p || str_eqz(after, "latest"))
         return true;
-    if (str_int(after, &f->cursor) && f->cursor >= 0 && f->cursor <= end)
+    if (str_int(after, &f->cursor) && f->cursor >= 0 &&
+        (f->cursor <= end || broker_is_shared(q->gateway->broker)))
         return true;
     request_reply_error(q, REASON_INVALID_REQUEST, paramz,
                         "'%s' must be a cursor: the `next` of an earlier answer, at most %lld, or "

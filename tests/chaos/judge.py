@@ -102,6 +102,26 @@ class Database:
                 if n.startswith(start)]
 
 
+def check_counters(db, violate):
+    """Tables of the store that must agree, and SQLite's own check."""
+    for (text,) in db.rows("PRAGMA integrity_check"):
+        if text != "ok":
+            violate("torn", f"integrity_check: {text}")
+    unfinished = db.one("SELECT count(*) FROM job WHERE state < 3")
+    if unfinished != db.one("SELECT value FROM fact WHERE name='unfinished'"):
+        violate("torn", f"{unfinished} unfinished jobs, the counter says otherwise")
+    for seq, id_, *told in db.rows("SELECT seq, id, n_total, n_succeeded, n_failed, n_cancelled,"
+                                   " n_expired FROM batch"):
+        is_ = list(db.rows("SELECT count(*), sum(state=3), sum(state=4), sum(state=5),"
+                           " sum(state=6) FROM job WHERE batch=?", seq)[0])
+        if [x or 0 for x in is_] != told:
+            violate("torn", f"batch {id_}: counts {told}, jobs are {is_}")
+    for batch, line, job in db.rows(
+            "SELECT l.batch, l.line, l.job FROM batch_line l LEFT JOIN job j ON j.seq=l.job"
+            " WHERE j.seq IS NULL"):
+        violate("torn", f"line {line} of batch {batch} has no job {job}")
+
+
 class Period:
     """One life of a genq process."""
 
@@ -235,26 +255,11 @@ class Judge:
             self.violate("open", f"genq.dead/{off}: {key}")
 
     def check_tables(self, db):
-        for (text,) in db.rows("PRAGMA integrity_check"):
-            if text != "ok":
-                self.violate("torn", f"integrity_check: {text}")
         for name, next_off, n_rows in db.rows("SELECT name, next_off, n_rows FROM log_topic"):
             n, last = db.rows(f'SELECT count(*), max(off) FROM "{name}"')[0]
             if n != n_rows or (last is not None and last >= next_off):
                 self.violate("torn", f"{name}: {n} rows up to {last}, but {n_rows} and {next_off}")
-        unfinished = db.one("SELECT count(*) FROM job WHERE state < 3")
-        if unfinished != db.one("SELECT value FROM fact WHERE name='unfinished'"):
-            self.violate("torn", f"{unfinished} unfinished jobs, the counter says otherwise")
-        for seq, id_, *told in db.rows("SELECT seq, id, n_total, n_succeeded, n_failed, n_cancelled,"
-                                       " n_expired, prompt_tokens, completion_tokens FROM batch"):
-            is_ = list(db.rows("SELECT count(*), sum(state=3), sum(state=4), sum(state=5),"
-                               " sum(state=6) FROM job WHERE batch=?", seq)[0])
-            if [x or 0 for x in is_] != told[:5]:
-                self.violate("torn", f"batch {id_}: counts {told[:5]}, jobs are {is_}")
-        for batch, line, job in db.rows(
-                "SELECT l.batch, l.line, l.job FROM batch_line l LEFT JOIN job j ON j.seq=l.job"
-                " WHERE j.seq IS NULL"):
-            self.violate("torn", f"line {line} of batch {batch} has no job {job}")
+        check_counters(db, self.violate)
 
     def ends_before(self, n):
         return collections.Counter(e.key for e in self.ends[:n])

@@ -67,6 +67,22 @@ def test_many_jobs_each_once_in_one_order():
         assert len(took_part) == 2
 
 
+def test_a_cursor_is_good_at_a_gateway_that_is_behind():
+    with distributed(gateways=2) as d:
+        ahead, behind = d.gateways
+        behind.pause()
+        ids = [ahead.submit()["id"] for _ in range(3)]
+        cursor = 0
+        while cursor < 2:
+            cursor = ahead.get("/api/v1/completions?wait=30s&limit=1&after=%d" % cursor).json["next"]
+        behind.resume()
+        page = behind.get("/api/v1/completions?wait=30s&after=%d" % cursor)
+        assert page.status == 200, page
+        assert [c["id"] for c in page.json["data"]][0] in ids and page.json["next"] > cursor, page
+        far = behind.get("/api/v1/completions?after=1000")
+        assert far.status == 200 and far.json["data"] == [] and far.json["next"] == 1000, far
+
+
 def test_posted_here_waited_there_cancelled_elsewhere():
     with distributed(gateways=3, stub=["--latency-ms", "60000"]) as d:
         job = d.gateways[0].submit(id="slow")

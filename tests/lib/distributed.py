@@ -20,7 +20,7 @@ SESSION_MS = 6000
 class Member(Http):
     """One process, gateway or worker: start, stop, kill, pause, resume. Its data stay over a restart."""
 
-    def __init__(self, world, role, name, config=""):
+    def __init__(self, world, role, name, config="", urls=()):
         self.role, self.name = role, name
         self.folder = os.path.join(world.folder, name)
         self.data = os.path.join(self.folder, "data")
@@ -28,12 +28,8 @@ class Member(Http):
         os.makedirs(self.folder)
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(world.common + config)
-        self.arguments = [os.environ["GENQ"], role, "--data", self.data]
-        if role == "gateway":
-            self.arguments += ["--listen", "127.0.0.1:0"]
-        else:
-            self.arguments += ["--listen", "127.0.0.1:0"]
-            self.arguments += [word for url in world.urls for word in ("--engine", url)]
+        self.arguments = [os.environ["GENQ"], role, "--data", self.data, "--listen", "127.0.0.1:0"]
+        self.arguments += [word for url in urls for word in ("--engine", url)]
         self.process, self.port = None, 0
 
     def launch(self):
@@ -72,20 +68,33 @@ class Member(Http):
 
 class Distributed:
     """The topics are made by `genq topics apply`. config: genq.yaml for all; stub: the engine's options.
-    All workers share one stub engine unless `engines` gives each its own URLs."""
+    All workers share one stub engine, or have one each: engines[i] is that of workers[i]."""
 
     def __init__(self, kafka, gateways=1, workers=1, config="", stub=(), worker_config="",
-                 session_ms=SESSION_MS, prefix="genq"):
+                 session_ms=SESSION_MS, prefix="genq", has_engine_each=False):
         self.kafka = kafka
         self.folder_owner = tempfile.TemporaryDirectory(prefix="genq-dist-")
         self.folder = self.folder_owner.name
         self.common = ("broker: {kind: kafka, servers: \"%s\", prefix: %s,\n"
                        "  consumer: {session.timeout.ms: %d}}\n" %
                        (kafka.servers, prefix, session_ms)) + config
-        self.engine = Stub(self.folder, "stub", *stub)
-        self.urls = [self.engine.url]
+        stub = list(stub)
+        self.engines = [Stub(self.folder, "stub%d" % i, *stub)
+                        for i in range(workers if has_engine_each else 1)]
         self.gateways = [Member(self, "gateway", "gateway%d" % i) for i in range(gateways)]
-        self.workers = [Member(self, "worker", "worker%d" % i, worker_config) for i in range(workers)]
+        self.workers = []
+        for _ in range(workers):
+            self.new_worker(worker_config)
+
+    @property
+    def engine(self):
+        return self.engines[0]
+
+    def new_worker(self, config):
+        i = len(self.workers)
+        engine = self.engines[i % len(self.engines)]
+        self.workers.append(Member(self, "worker", "worker%d" % i, config, [engine.url]))
+        return self.workers[-1]
 
     @property
     def members(self):
@@ -115,13 +124,14 @@ class Distributed:
                 if kind is not None:
                     sys.stderr.write("== %s\n%s" % (member.name, member.said()[-3000:]))
                 member.kill()
-            self.engine.stop()
+            for engine in self.engines:
+                engine.stop()
             self.folder_owner.cleanup()
 
     def add_worker(self, config=""):
-        self.workers.append(Member(self, "worker", "worker%d" % len(self.workers), config))
-        self.workers[-1].start()
-        return self.workers[-1]
+        worker = self.new_worker(config)
+        worker.start()
+        return worker
 
     def genq(self, *arguments):
         """Runs a command with everybody's config; gives what it printed."""
