@@ -211,7 +211,9 @@ static int open_output(struct writing *w)
     struct stat st;
 
     w->mark.end = f->start;
+    pthread_mutex_lock(&f->lock);
     f->counts.n_written = f->start.n_lines;
+    pthread_mutex_unlock(&f->lock);
     w->fd = strcmp(f->options.outz, "-") == 0
                 ? STDOUT_FILENO
                 : open(f->options.outz, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);

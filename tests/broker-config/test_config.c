@@ -313,7 +313,7 @@ TEST(what_is_printed_reads_back_the_same)
     CHECK(str_eq(buf_str(&b), buf_str(&again)));
     CHECK_STR(str_z(back->data), "a \"b\" \\");
     CHECK(strstr(b.p, "\nbroker:\n  kind: sqlite\n  sync: full\n  servers: \"\"\n"));
-    CHECK(strstr(b.p, "\n  replication: auto\n  min_insync: auto\nworker:\n"));
+    CHECK(strstr(b.p, "\n  replication: auto\n  min_insync: auto\nredis:\n"));
     CHECK(strstr(b.p, "\n    cost:\n      prompt: 0.25\n      completion: 0\n"));
     config_free(c);
     config_free(back);

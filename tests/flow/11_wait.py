@@ -5,7 +5,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from genq import World, run, wait_for  # noqa: E402
+from genq import LIMIT_S, World, run, wait_for  # noqa: E402
 
 
 def test_post_waits_for_the_result():
@@ -15,7 +15,7 @@ def test_post_waits_for_the_result():
         took = time.monotonic() - started
         assert reply.status == 201 and reply.json["status"] == "succeeded", reply
         assert reply.json["output"]["text"] == "echo: hi" and reply.json["position"]
-        assert 0.25 < took < 10, took
+        assert 0.25 < took < 25, took
         again = w.post("/api/v1/jobs?wait=30s",
                        {"model": "stub", "prompt": "hi", "id": reply.json["id"]})
         assert again.status == 200 and again.json["status"] == "succeeded", again
@@ -27,15 +27,18 @@ def test_post_gives_the_unfinished_job_when_time_is_up():
         reply = w.post("/api/v1/jobs?wait=300ms", {"model": "stub", "prompt": "hi"})
         took = time.monotonic() - started
         assert reply.status == 201 and reply.json["finished_at"] is None, reply
-        assert 0.29 < took < 5, took
+        assert 0.29 < took < 15, took
 
 
 def test_get_waits():
-    with World(stub=["--latency-ms", "400"]) as w:
-        job = w.submit()
+    with World(stub=["--latency-ms", "60000"]) as w:
+        job = w.submit(prompt="key=long")
         started = time.monotonic()
         early = w.get("/api/v1/jobs/%s?wait=50ms" % job["id"])
-        assert early.json["finished_at"] is None and time.monotonic() - started < 0.35
+        assert early.json["finished_at"] is None and 0.04 < time.monotonic() - started < 30
+        wait_for(lambda: w.stub_events("recv"), "the long one at the engine")
+        w.latency(300)
+        job = w.submit()
         assert w.get("/api/v1/jobs/%s?wait=30" % job["id"]).json["status"] == "succeeded"
         assert w.get("/api/v1/jobs/none?wait=30s").status == 404
 
@@ -59,7 +62,7 @@ def test_cancel_wakes_those_that_wait():
         waiter.start()
         wait_for(lambda: w.metric("genq_http_waiting") == 1)
         w.delete("/api/v1/jobs/c")
-        waiter.join(10)
+        waiter.join(LIMIT_S)
         assert replies and replies[0]["status"] == "cancelled", replies
 
 
@@ -99,7 +102,7 @@ def test_clients_that_leave_are_let_go():
 
 
 def test_stopping_answers_those_that_wait():
-    with World(stub=["--latency-ms", "500"]) as w:
+    with World(stub=["--latency-ms", "60000"]) as w:
         w.submit(id="s")
         s = w.socket()
         s.sendall(b"GET /api/v1/completions?wait=100s&after=latest HTTP/1.1\r\n"

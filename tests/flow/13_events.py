@@ -4,7 +4,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from genq import World, run, wait_for  # noqa: E402
+from genq import OneSlot, World, run, wait_for  # noqa: E402
 
 
 def text_of(events):
@@ -19,9 +19,12 @@ def text_of(events):
 
 
 def test_stream_from_first_token_to_completion():
-    with World(stub=["--latency-ms", "300", "--tokens", "6"]) as w:
+    with OneSlot(stub=["--tokens", "6"]) as w:
+        w.block()
         w.submit(id="e", prompt="one two three four", stream=True)
         with w.events("/api/v1/jobs/e/events") as stream:
+            w.latency(1500)
+            w.release()
             assert stream.response.headers["Content-Type"].startswith("text/event-stream")
             assert stream.response.headers["Cache-Control"] == "no-cache"
             events = list(stream)
@@ -40,7 +43,7 @@ def test_stream_from_first_token_to_completion():
 
 
 def test_late_joiner_and_resumer_get_all():
-    with World(stub=["--latency-ms", "1500", "--tokens", "10"]) as w:
+    with World(stub=["--latency-ms", "6000", "--tokens", "10"]) as w:
         w.submit(id="l", prompt="one two three four", stream=True)
         early = w.events("/api/v1/jobs/l/events")
         first = []
@@ -59,7 +62,7 @@ def test_late_joiner_and_resumer_get_all():
 def test_queued_and_ended_jobs():
     with World(stub=["--latency-ms", "400", "--slots", "1"]) as w:
         w.submit(id="q0")
-        later = int(time.time() * 1000) + 600
+        later = int(time.time() * 1000) + 3000
         w.submit(id="q1", not_before=later)
         with w.events("/api/v1/jobs/q1/events") as stream:
             first = next(stream)
@@ -75,11 +78,13 @@ def test_queued_and_ended_jobs():
 
 
 def test_a_new_attempt_restarts():
-    with World(stub=["--latency-ms", "400", "--tokens", "8"],
-               config="retry: {base_ms: 10, cap_ms: 20}\n") as w:
+    with OneSlot("retry: {base_ms: 10, cap_ms: 20}\n", stub=["--tokens", "8"]) as w:
+        w.block()
         w.faults("kind=midstream_error,times=1")
         w.submit(id="r", prompt="one two three four five", stream=True)
         with w.events("/api/v1/jobs/r/events") as stream:
+            w.latency(400)
+            w.release()
             events = list(stream)
         kinds = [e["event"] for e in events]
         done = events[-1]["data"]

@@ -271,14 +271,21 @@ def test_submit_and_wait():
         done = cli(w, "submit", "-m", "stub", "--wait", "--json", "x")
         assert done.code == SOME_FAILED and done.json["error"]["code"], done
         w.faults("kind=hang")
-        done = cli(w, "submit", "-m", "stub", "--wait", "--timeout", "300ms", "--id", "h", "x")
+        done = cli(w, "submit", "-m", "stub", "--wait", "--timeout", "3s", "--id", "h", "x")
         expect(done, TIMED_OUT, "", "genq wait h")
         assert w.get("/api/v1/jobs/h").json["finished_at"] is None
         w.delete("/api/v1/jobs/h")
 
 
 def test_tokens_as_they_come():
-    with World(stub=["--tokens", "5", "--chunk-ms", "150"]) as w:
+    with World(stub=["--tokens", "5", "--chunk-ms", "100"]) as w:
+        w.faults("kind=stall,times=1")  # the first token and no other
+        p = start(w, "submit", "-m", "stub", "--stream", "--id", "stalls", "one two three four five")
+        text = os.read(p.stdout.fileno(), 1000).decode()
+        assert text and "echo: one two three four five".startswith(text), text
+        w.delete("/api/v1/jobs/stalls")
+        p.communicate(timeout=LIMIT_S)
+        assert p.returncode == SOME_FAILED
         p = start(w, "submit", "-m", "stub", "--stream", "one two three four five")
         seen = []
         while True:
@@ -288,7 +295,6 @@ def test_tokens_as_they_come():
             seen.append(text)
         assert p.wait() == WELL
         assert "".join(seen) == "echo: one two three four five\n", seen
-        assert len(seen) >= 3, seen
         done = cli(w, "submit", "-m", "stub", "--stream", "--json", "x")
         events = [json.loads(line) for line in expect(done, WELL).out.splitlines()]
         assert "".join(e.get("text", "") for e in events) == "echo: x", events
@@ -296,7 +302,7 @@ def test_tokens_as_they_come():
         w.faults("kind=status,code=400")
         expect(cli(w, "submit", "-m", "stub", "--stream", "x"), SOME_FAILED, "", "failed: ")
         w.faults("kind=hang")
-        done = cli(w, "submit", "-m", "stub", "--stream", "--timeout", "300ms", "--id", "h", "x")
+        done = cli(w, "submit", "-m", "stub", "--stream", "--timeout", "3s", "--id", "h", "x")
         expect(done, TIMED_OUT, "", "genq wait h")
         w.delete("/api/v1/jobs/h")
 
@@ -310,7 +316,7 @@ def test_a_failed_attempt_starts_the_answer_anew():
 
 
 def test_tokens_over_a_restart_of_the_server():
-    with World(stub=["--tokens", "8", "--chunk-ms", "100"]) as w:
+    with World(stub=["--tokens", "8", "--chunk-ms", "50", "--fault", "kind=stall,times=1"]) as w:
         p = start(w, "submit", "-m", "stub", "--stream", "one two three")
         text = os.read(p.stdout.fileno(), 1000).decode()
         port = w.port
@@ -361,9 +367,9 @@ def test_wait():
         w.faults("kind=hang")
         w.submit(id="long")
         began = time.monotonic()
-        done = cli(w, "wait", "w0", "long", "w1", "--timeout", "500ms")
+        done = cli(w, "wait", "w0", "long", "w1", "--timeout", "5s")
         expect(done, TIMED_OUT, "w0 .*\nw1 .*", "job long has not ended")
-        assert 0.4 < time.monotonic() - began < 20
+        assert 4.9 < time.monotonic() - began < LIMIT_S
         w.delete("/api/v1/jobs/long")
 
 
@@ -442,7 +448,7 @@ def test_watch_goes_on_after_a_restart():
             assert read_line(p).startswith("a ")
             port = w.port
             w.stop(signal.SIGKILL)
-            time.sleep(0.3)
+            assert select.select([p.stderr], [], [], LIMIT_S)[0], "no word of it"
             restart_at(w, port)
             w.submit(id="b")
             line = read_line(p)  # none lost, none twice
@@ -577,7 +583,7 @@ def test_a_batch_that_has_not_ended():
         done = expect(cli(w, "batch", "status", "b"), WELL)
         assert "status    running\n" in done.out and "3: 1 to do, 2 succeeded" in done.out, done
         assert expect(cli(w, "batch", "status", "b", "--json"), WELL).json["total"] == 3
-        done = cli(w, "batch", "status", "b", "--wait", "--timeout", "300ms")
+        done = cli(w, "batch", "status", "b", "--wait", "--timeout", "3s")
         expect(done, TIMED_OUT, ".*running.*", "not ended in time")
         expect(cli(w, "batch", "status", "b", "--timeout", "1s"), USAGE, "", "--wait")
         done = expect(cli(w, "batch", "results", "b"), SOME_FAILED, None, "1 of 3 .*not ended")
@@ -671,7 +677,7 @@ class Terminal:
 
 
 def test_progress_on_a_terminal():
-    with World(stub=["--latency-ms", "100", "--slots", "2"]) as w:
+    with World(stub=["--latency-ms", "200", "--slots", "2"]) as w:
         url = "http://127.0.0.1:%d" % w.port
         cli(w, "batch", "submit", "-", "--id", "b", stdin=lines(40))
         t = Terminal(["batch", "status", "b", "--wait", "--server", url])

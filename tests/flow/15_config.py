@@ -2,10 +2,12 @@
 keys are those of broker-config/setting.def; one without a case fails the first test. Cases that need
 Kafka stand in the files of 70 and up."""
 import ctypes.util
+import datetime
 import glob
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -61,9 +63,12 @@ class Up(World):
                  if line.startswith("{") and line.endswith("}")]
         return [line for line in lines if line["event"] == name]
 
-    def checks(self, event="sent"):
+    def checks(self, event="sent", until=None):
+        """How many the stub saw, until a time of the wall clock."""
         lines = [line.split() for line in read_file(self.stub_log).splitlines()]
-        return len([e for e in lines if len(e) == 8 and e[1] == event and e[4] == HEALTH])
+        ahead = time.time() - time.monotonic()
+        return len([e for e in lines if len(e) == 8 and e[1] == event and e[4] == HEALTH and
+                    (until is None or int(e[0]) / 1e6 + ahead < until + 0.002)])
 
     def node(self):
         return self.get("/api/v1/nodes").json["data"][0]
@@ -221,9 +226,9 @@ def test_key_worker_prefetch():
 
 
 def test_key_worker_drain_ms():
-    for drain_ms, event in ((20000, "sent"), (0, "abort")):
+    for drain_ms, latency_ms, event in ((60000, 1000, "sent"), (0, 100000, "abort")):
         with Up("worker: {drain_ms: %d}\n" % drain_ms) as w:
-            w.latency(400)
+            w.latency(latency_ms)
             w.submit(id="j", prompt="key=j")
             wait_for(lambda: w.stub_events("recv"))
             w.stop()
@@ -235,21 +240,21 @@ def test_key_worker_drain_ms():
             assert len(w.stub_events("recv")) == (1 if event == "sent" else 2)
 
 
-def one_stream(worker, fault):
+def one_stream(worker, fault, timeout_ms):
     with Up("worker: {drain_ms: 100, %s}\n" % worker, stub=["--fault", fault]) as w:
-        done = w.finished(w.submit(stream=True, max_attempts=1, timeout_ms=700)["id"])
+        done = w.finished(w.submit(stream=True, max_attempts=1, timeout_ms=timeout_ms)["id"])
         assert done["error"]["code"] == "engine_timeout", done
         return done["calls"][0]["ms"]
 
 
 def test_key_worker_first_token_ms():
-    assert 100 <= one_stream("first_token_ms: 120", "kind=hang") < 650
-    assert one_stream("first_token_ms: 0", "kind=hang") >= 690  # the job's timeout alone
+    assert 100 <= one_stream("first_token_ms: 120", "kind=hang", 30000) < 20000
+    assert one_stream("first_token_ms: 0", "kind=hang", 700) >= 690  # the job's timeout alone
 
 
 def test_key_worker_between_tokens_ms():
-    assert 100 <= one_stream("between_tokens_ms: 120", "kind=stall") < 650
-    assert one_stream("between_tokens_ms: 0", "kind=stall") >= 690
+    assert 100 <= one_stream("between_tokens_ms: 120", "kind=stall", 30000) < 20000
+    assert one_stream("between_tokens_ms: 0", "kind=stall", 700) >= 690
 
 
 class Freezing:
@@ -339,16 +344,15 @@ def test_key_health_interval_ms():
 
 def test_key_health_timeout_ms():
     times = {}
-    for timeout in (50, 600):
+    for timeout in (50, 6000):  # by default: 2000
         with Up("health: {interval_ms: 10, timeout_ms: %d, fall: 1}\n" % timeout) as w:
             w.await_state("up")
-            w.faults("kind=hang,path=" + HEALTH)
-            wait_for(lambda: w.checks("fault"), "a check that hangs")
             started = time.monotonic()
+            w.faults("kind=hang,path=" + HEALTH)
             w.await_state("down")
             times[timeout] = time.monotonic() - started
             w.faults()
-    assert times[600] > 0.5 and times[50] < times[600] - 0.2, times
+    assert times[50] < times[6000] and times[6000] >= 6, times
 
 
 def test_key_health_fall():
@@ -371,8 +375,9 @@ def test_key_health_rise():
             n = w.checks()
             w.faults()
             wait_for(lambda: len(w.log_events("node_up")) == 2, "the node back")
-            seen = w.checks() - n
-            assert rise <= seen <= rise + 4, (rise, seen)
+            back = datetime.datetime.fromisoformat(w.log_events("node_up")[1]["ts"].replace("Z", "+00:00"))
+            seen = w.checks(until=back.timestamp()) - n
+            assert rise <= seen <= rise + 1, (rise, seen)
 
 
 # ---- retry
@@ -398,14 +403,15 @@ def test_key_retry_attempts():
 
 
 def test_key_retry_base_ms():
-    assert max(w[0] for w in failures("retry: {attempts: 2, base_ms: 1}\n")) < 200
-    waits = [w[0] for w in failures("retry: {attempts: 2, base_ms: 500}\n")]
-    assert 150 < max(waits) < 900, waits
+    """Its jitter is anything from nothing: a slow machine adds to that, so the middle is looked at."""
+    waits = {base_ms: sorted(w[0] for w in failures("retry: {attempts: 2, base_ms: %d}\n" % base_ms))
+             for base_ms in (1, 4000)}  # by default: 1000
+    assert waits[1][6] < waits[4000][6] and 1300 < waits[4000][11], waits
 
 
 def test_key_retry_cap_ms():
     waits = failures("retry: {attempts: 3, base_ms: 3600000, cap_ms: 30}\n")
-    assert max(max(w) for w in waits) < 500, waits
+    assert max(max(w) for w in waits) < 10000, waits  # by default: 60 s
 
 
 # ---- retention and limits
@@ -450,23 +456,26 @@ def test_key_limits_disk_free_bytes():
             assert w.post("/api/v1/jobs", {"model": "stub", "prompt": "p"}).status == status
 
 
-def served(w, n):
+def served(w, n, least):
     """Opens n connections and keeps them; gives how many are served while the others are open."""
     text = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     sockets = [w.socket() for _ in range(n)]
     for s in sockets:
-        s.settimeout(0.3)
         try:
             s.sendall(text)
         except OSError:
             pass
-
-    def answer(s):
-        try:
-            return s.recv(20).startswith(b"HTTP/1.1 200")
-        except OSError:
-            return False
-    count = sum(answer(s) for s in sockets[:30]) if n <= 30 else 0
+    open_, count = list(sockets), 0
+    while open_:
+        ready, _, _ = select.select(open_, [], [], LIMIT_S if count < least else 0.5)
+        for s in ready:
+            open_.remove(s)
+            try:
+                count += s.recv(20).startswith(b"HTTP/1.1 200")
+            except OSError:
+                pass
+        if not ready:
+            break
     for s in sockets:
         s.close()
     return count
@@ -474,18 +483,21 @@ def served(w, n):
 
 def test_key_limits_connections():
     with Up("limits: {connections: 16}\n") as w:
-        assert 1 <= served(w, 24) <= 16
+        assert 1 <= served(w, 24, 1) <= 16
         wait_for(lambda: w.get("/healthz").status == 200)
     with Up("limits: {connections: 100}\n") as w:
-        assert served(w, 24) == 24
+        assert served(w, 24, 24) == 24
 
 
 def test_key_limits_stream_bytes():
     for limit, is_cut in ((1024, True), (16777216, False)):
-        with Up("limits: {stream_bytes: %d}\n" % limit,
-                stub=["--fault", "kind=huge,bytes=1", "--tokens", "400", "--latency-ms", "200"]) as w:
+        with Up(ONE_SLOT + "limits: {stream_bytes: %d}\n" % limit, stub=["--tokens", "400"]) as w:
+            w.block()
+            w.faults("kind=huge,bytes=1")
             job = w.submit(stream=True)
             with w.events("/api/v1/jobs/%s/events" % job["id"]) as events:
+                w.latency(200)
+                w.release()
                 seen = list(events)
             cuts = [e for e in seen if e.get("event") == "delta" and e["data"].get("is_cut")]
             assert bool(cuts) == is_cut, (limit, seen[:3])
@@ -554,8 +566,8 @@ def test_key_engine_weight():
 
 
 def test_key_engine_slots():
-    for slots in (1, 7):
-        with engine("slots: %d" % slots, ["--latency-ms", "20"]) as w:
+    for slots, latency_ms in ((1, 20), (7, 500)):  # all of them at once at the engine, even if it is slow
+        with engine("slots: %d" % slots, ["--latency-ms", str(latency_ms)]) as w:
             queue(w, 21)
             for i in range(21):
                 w.finished("q%d" % i)

@@ -171,7 +171,7 @@ def test_engines_of_the_command_line():
 
 def test_a_line_may_wait_for_its_time():
     with Place() as p:
-        due = int(time.time() * 1000) + 400
+        due = int(time.time() * 1000) + (12000 if IS_SLOW else 4000)
         p.write([{"prompt": "key=later", "not_before": due}, {"prompt": "key=now"}])
         p.run("-m", "stub")
         first, second = p.results()
@@ -181,9 +181,10 @@ def test_a_line_may_wait_for_its_time():
 # ---- stopped, killed, run again
 
 def test_interrupted_and_run_again():
+    n_lines = 600  # more than are answered before the signal comes, however late
     for number in (signal.SIGINT, signal.SIGTERM):
         with Place("--latency-ms", "40") as p:
-            p.write(prompts(60))
+            p.write(prompts(n_lines))
             child = p.start("-m", "stub")
             wait_for(lambda: len(p.keys("sent")) >= 9, "some answers")
             child.send_signal(number)
@@ -192,11 +193,11 @@ def test_interrupted_and_run_again():
             assert "the same command goes on where it was" in said, said
             assert sorted(p.keys("sent")) == sorted(p.keys()), "running calls were broken off"
             n = len(p.results())
-            assert 8 <= n < 60 and p.texts() == ["echo: key=k%d" % i for i in range(n)]
+            assert 8 <= n < n_lines and p.texts() == ["echo: key=k%d" % i for i in range(n)]
             p.stub.latency(0)
             p.run("-m", "stub")
-            assert p.texts() == ["echo: key=k%d" % i for i in range(60)]
-            assert sorted(p.keys()) == sorted("k%d" % i for i in range(60)), "some ran twice"
+            assert p.texts() == ["echo: key=k%d" % i for i in range(n_lines)]
+            assert sorted(p.keys()) == sorted("k%d" % i for i in range(n_lines)), "some ran twice"
 
 
 def test_a_second_interrupt_stops_at_once():
@@ -215,24 +216,43 @@ def test_a_second_interrupt_stops_at_once():
         assert len(p.results()) == 8
 
 
+def n_on_disk(p, state=""):
+    """How many of the run's jobs its log has; state: an expression that they fulfil."""
+    try:
+        db = sqlite3.connect("file:%s.genq/genq.db?mode=ro" % p.out, uri=True)
+        count, = db.execute("SELECT count(*) FROM job " + state).fetchone()
+        db.close()
+        return count
+    except sqlite3.OperationalError:  # not made yet
+        return 0
+
+
+HAVE_ENDED = "WHERE state >= 3"
+
+
+def n_lost_by_killing(p, child):
+    """How many calls began, by now, that have left no end on disk: those run again, and no others."""
+    child.kill()
+    child.wait()
+    wait_for(lambda: p.stub.stats()["in_flight"] == 0, "the calls' end")
+    return len(p.keys()) - n_on_disk(p, HAVE_ENDED)
+
+
 def test_killed_again_and_again():
     n, n_kills = 300, 5
     with Place("--latency-ms", "4", "--jitter-ms", "8") as p:
         p.write(prompts(n))
         for kill in range(1, n_kills + 1):
             child = p.start("-m", "stub")
-            wait_for(lambda: len(set(p.keys("sent"))) >= kill * n // (n_kills + 2), "answers")
-            child.kill()
-            child.wait()
+            wait_for(lambda: n_on_disk(p, HAVE_ENDED) >= kill * n // (n_kills + 2), "ends")
+            lost = n_lost_by_killing(p, child)
         p.run("-m", "stub")
         assert p.texts() == ["echo: key=k%d" % i for i in range(n)]
         keys = p.keys()
         assert set(keys) == {"k%d" % i for i in range(n)}
-        # what was in flight at a kill, and what was not on disk by then: not all of it again
-        assert len(keys) <= n + n_kills * n // 10, len(keys)
-        before = len(keys)
+        assert len(keys) == n + lost, (len(keys), lost)
         p.run("-m", "stub")
-        assert len(p.keys()) == before, "a finished run was run again"
+        assert len(p.keys()) == n + lost, "a finished run was run again"
 
 
 def test_changed_input_runs_what_is_new():
@@ -271,20 +291,10 @@ def kill_under_way(p, *arguments, **more):
 
 def test_all_that_is_still_there_goes_on_as_it_is():
     n = 5000
-
-    def n_in_log():
-        try:
-            db = sqlite3.connect("file:%s.genq/genq.db?mode=ro" % p.out, uri=True)
-            count, = db.execute("SELECT count(*) FROM job").fetchone()
-            db.close()
-            return count
-        except sqlite3.OperationalError:  # not made yet
-            return 0
-
     with Place("--latency-ms", "60000") as p:
         p.write(prompts(n))
         child = p.start("-m", "stub")
-        wait_for(lambda: n_in_log() >= 3000, "a full window")
+        wait_for(lambda: n_on_disk(p) >= 3000, "a full window")
         child.kill()
         child.wait()
         begun = len(p.keys())
@@ -482,14 +492,13 @@ def test_a_pipe_that_is_fed_again():
         child = p.start("-m", "stub", in_="-", fds=pipes())
         child.stdin.write(text)
         child.stdin.flush()  # and not closed
-        wait_for(lambda: len(p.keys("sent")) >= 12)
-        child.kill()
-        child.wait()
+        wait_for(lambda: n_on_disk(p, HAVE_ENDED) >= 12)
+        lost = n_lost_by_killing(p, child)
         child = p.start("-m", "stub", in_="-", fds=pipes())
         child.communicate(text, timeout=LIMIT_S)
         assert child.returncode == WELL
         assert p.texts() == ["echo: key=k%d" % i for i in range(40)]
-        assert len(p.keys()) <= 40 + 8, p.keys()
+        assert len(p.keys()) == 40 + lost, (lost, p.keys())
 
 
 def test_interrupted_while_the_pipe_is_silent():
@@ -595,7 +604,7 @@ def test_a_late_last_line_ends_the_run():
         started = time.monotonic()
         p.run("-m", "stub")
         assert p.texts() == ["echo: key=late"]
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 45
 
 
 def test_marks_of_other_systems():
@@ -683,7 +692,7 @@ def test_an_unknown_model_ends_the_line_with_words():
 
 
 def test_progress_on_a_terminal():
-    with Place("--latency-ms", "100", "--fault", "kind=status,code=400,match=key=k7") as p:
+    with Place("--latency-ms", "400", "--fault", "kind=status,code=400,match=key=k7") as p:
         p.write(prompts(20))
         t = Terminal(p, "-m", "stub")
         assert t.end() == SOME_FAILED, t.text

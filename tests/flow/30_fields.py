@@ -321,7 +321,7 @@ def test_field_session():
 
 def test_field_not_before():
     with World() as w:
-        due = time.time() + 0.6
+        due = time.time() + 4
         text = datetime.datetime.fromtimestamp(due, datetime.timezone.utc).isoformat()
         for key, value in (("ms", int(due * 1000)), ("text", text)):
             job = w.submit(id=key, prompt="key=" + key, not_before=value)
@@ -347,7 +347,7 @@ def test_field_deadline():
         assert done["attempts"] == 0 and not done["calls"], done
         w.delete("/api/v1/jobs/" + blocker)
         w.latency(100000)
-        text = datetime.datetime.fromtimestamp(time.time() + 0.4, datetime.timezone.utc).isoformat()
+        text = datetime.datetime.fromtimestamp(time.time() + 3, datetime.timezone.utc).isoformat()
         w.submit(id="running", prompt="key=running", deadline=text)
         done = w.finished("running")
         assert done["status"] == "expired" and done["error"]["code"] == "deadline_exceeded", done
@@ -368,8 +368,8 @@ def test_field_timeout_ms():
         done = w.finished(job["id"])
         took = time.monotonic() - started
         assert done["status"] == "failed" and done["error"]["code"] == "engine_timeout", done
-        assert done["calls"][0]["outcome"] == "timeout" and took < 10, (done, took)
-        assert 240 <= done["calls"][0]["ms"] < 5000, done["calls"]
+        assert done["calls"][0]["outcome"] == "timeout" and took < 60, (done, took)
+        assert 240 <= done["calls"][0]["ms"] < 30000, done["calls"]
         w.latency(300)
         job = w.submit(prompt="key=slow", timeout_ms=60000)
         assert w.finished(job["id"])["status"] == "succeeded"
@@ -403,7 +403,7 @@ def read_text(events, until=None):
 
 def test_field_stream():
     """Asked for at the engine; tokens reach who listens, those that join late from the first on."""
-    with Nodes({m: (["--chunk-ms", "20", "--latency-ms", "200", *options], settings)
+    with Nodes({m: (["--chunk-ms", "400", *options], settings)
                 for m, (options, settings) in DIALECTS.items()}) as w:
         for m in DIALECTS:
             job = {"model": m, "messages": [{"role": "user", "content": "key=s one two three"}]}

@@ -86,9 +86,10 @@ def test_streams_and_plain_answers_agree_in_both_dialects():
 # ---- slots and weights
 
 def test_slots_are_filled_and_not_exceeded():
-    nodes = {"three": (["--latency-ms", "20", "--model", "a"], "slots: 3"),
-             "auto": (["--latency-ms", "20", "--model", "b"], "slots: auto"),
-             "told": (["--latency-ms", "20", "--model", "c", "--dialect", "openai", "--props", "6"], "")}
+    long = ["--latency-ms", "300"]  # so that all of them are there at once, even if each starts late
+    nodes = {"three": ([*long, "--model", "a"], "slots: 3"),
+             "auto": ([*long, "--model", "b"], "slots: auto"),
+             "told": ([*long, "--model", "c", "--dialect", "openai", "--props", "6"], "")}
     with Nodes(nodes) as w:
         w.await_nodes()
         for prefix in "abc":
@@ -162,23 +163,24 @@ def test_a_hanging_check_is_a_failure():
 
 
 def test_jobs_of_a_dead_node_run_elsewhere():
-    with Nodes({"a": (["--latency-ms", "40"], "slots: 4"),
+    with Nodes({"a": (["--latency-ms", "100000"], "slots: 4"),
                 "b": (["--latency-ms", "40"], "slots: 4")}, QUICK) as w:
         w.await_nodes()
         body = [{"model": "stub", "prompt": "key=d%d" % i, "id": "d%d" % i} for i in range(60)]
         assert w.post("/api/v1/jobs", body).status == 200
-        wait_for(lambda: len(w.node["a"].events("recv")) >= 8, "jobs at the node")
+        wait_for(lambda: len(w.node["a"].events("recv")) == 4, "jobs at the node")
         w.node["a"].stop()
         done = [w.finished(j["id"]) for j in body]
         assert all(j["status"] == "succeeded" for j in done), done
         moved = [j for j in done if len(j["calls"]) > 1]
-        assert moved and all(j["node"] == "b" for j in moved), moved
+        assert len(moved) == 4 and all(j["node"] == "b" for j in moved), moved
         for j in moved:
             assert j["calls"][0]["node"] == "a" and j["calls"][0]["outcome"] == "cut", j
             assert j["attempts"] == 2, j
         answers = len(w.node["a"].events("sent")) + len(w.node["b"].events("sent"))
         assert answers == 60, answers  # none ran twice to its end
         w.await_nodes(a="down")
+        w.node["a"].arguments = ["--latency-ms", "40"]
         w.node["a"].start()
         w.await_nodes(a="up")
         assert {j["node"] for j in jobs(w, 16, "back")} == {"a", "b"}

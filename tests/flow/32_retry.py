@@ -7,7 +7,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from genq import Nodes, World, run, wait_for  # noqa: E402
+from genq import Nodes, VARIANT, World, run, wait_for  # noqa: E402
 
 QUICK = "retry: {base_ms: 1, cap_ms: 5}\nhealth: {interval_ms: 50}\n"
 DIALECTS = {"oll": (["--dialect", "ollama", "--model", "oll"], ""),
@@ -85,7 +85,9 @@ def test_a_huge_answer_is_too_large():
     for stream in (False, True):
         for job in in_both(["kind=huge,bytes=3"], stream=stream):
             assert job["status"] == "succeeded" and len(job["output"]["text"]) == 3 << 20, job["error"]
-        for job in in_both(["kind=huge,bytes=80"], stream=stream, max_attempts=1):
+        # past the longest answer; ThreadSanitizer takes 10 s for those tokens, and has the record's limit
+        huge = 24 if stream and VARIANT == "tsan" else 80
+        for job in in_both(["kind=huge,bytes=%d" % huge], stream=stream, max_attempts=1):
             assert job["status"] == "failed" and job["error"]["code"] == "too_large", job["error"]
 
 
@@ -105,7 +107,7 @@ def test_an_answer_that_is_no_json_though_asked_for():
 def test_backoff_grows_with_full_jitter():
     """Waits lie between nothing and base * 2^n, at most the cap: all within, and not all alike."""
     with World(stub=["--fault", "kind=status,code=500"],
-               config="retry: {base_ms: 40, cap_ms: 160, attempts: 6}\n") as w:
+               config="retry: {base_ms: 400, cap_ms: 1600, attempts: 6}\n") as w:
         ids = ["b%d" % i for i in range(24)]
         w.post("/api/v1/jobs", [{"model": "stub", "id": i, "prompt": "key=" + i} for i in ids])
         waits = []
@@ -114,10 +116,10 @@ def test_backoff_grows_with_full_jitter():
             at = received(w, i)
             assert len(at) == 6, at
             waits.append([(b - a) / 1000 for a, b in zip(at, at[1:])])
-    most = [40, 80, 160, 160, 160]
+    most = [400, 800, 1600, 1600, 1600]
     for n, limit in enumerate(most):
         nth = sorted(row[n] for row in waits)
-        assert nth[12] < limit + 60, (n, nth)  # a slow machine adds to some
+        assert nth[12] < limit + 600, (n, nth)  # a slow machine adds to some
         assert nth[0] < limit * 0.5 and nth[-1] > limit * 0.5, (n, nth)
 
 
@@ -130,7 +132,7 @@ def test_503_and_429_wait_as_told_and_spend_no_attempt():
             assert done["status"] == "succeeded" and done["attempts"] == 1, done
             assert outcomes(done) == ["refused", "ok"], done
             first, second = received(w, "r")
-            assert 950000 <= second - first < 5000000, second - first
+            assert 950000 <= second - first < 30000000, second - first
 
 
 def test_503_without_a_time_is_asked_again_less_and_less_often():
@@ -139,17 +141,18 @@ def test_503_without_a_time_is_asked_again_less_and_less_often():
         assert done["status"] == "succeeded" and done["attempts"] == 1, done
         at = received(w, "r")
         waits = [(b - a) / 1000 for a, b in zip(at, at[1:])]
-        assert len(at) == 5 and waits[0] >= 90 and waits[3] > 2 * waits[0], waits
+        assert len(at) == 5 and all(wait >= 95 * 2 ** n for n, wait in enumerate(waits)), waits
         assert len(done["calls"]) == 2, done  # the refusals are one row
 
 
 def test_retry_after_zero_is_no_storm():
     """An engine that says `Retry-After: 0` is not asked in a tight loop."""
     with World(stub=["--fault", "kind=status,code=503,retry_after=0"]) as w:
-        w.submit(prompt="key=r", deadline=int(time.time() * 1000) + 600)
+        w.submit(prompt="key=r", deadline=int(time.time() * 1000) + 4000)
         wait_for(lambda: received(w, "r"))
         wait_for(lambda: w.get("/api/v1/jobs?status=expired").json["data"], "the deadline")
-        assert len(received(w, "r")) < 20, len(received(w, "r"))
+        at = received(w, "r")
+        assert len(at) > 1 and min(b - a for a, b in zip(at, at[1:])) >= 95000, at
 
 
 def test_other_nodes_work_while_one_is_overloaded():
@@ -194,36 +197,37 @@ def test_an_engine_that_hangs():
         assert job["error"]["code"] == "engine_timeout", job
         assert outcomes(job) == ["timeout"] * 2 and job["attempts"] == 2, job
     with World(stub=["--fault", "kind=hang,times=1"], config=QUICK) as w:
-        done = w.finished(w.submit(timeout_ms=150)["id"])
+        done = w.finished(w.submit(timeout_ms=3000)["id"])
         assert done["status"] == "succeeded" and outcomes(done) == ["timeout", "ok"], done
         assert w.stub_events("abort"), "the engine call was not broken off"
 
 
 def test_silence_between_tokens():
-    limits = "worker: {between_tokens_ms: 120, drain_ms: 100}\n"
+    limits = "worker: {between_tokens_ms: 2000, drain_ms: 100}\n"
     for job in in_both(["kind=stall"], limits, stream=True, max_attempts=1):
         assert job["error"]["code"] == "engine_timeout" and outcomes(job) == ["timeout"], job
-        assert job["calls"][0]["ms"] >= 110, job
+        assert job["calls"][0]["ms"] >= 1990, job
     for job in in_both(["kind=stall,times=1"], limits, stream=True):
         assert job["status"] == "succeeded" and outcomes(job) == ["timeout", "ok"], job
     # slow as a whole, but never silent for long
-    for job in in_both([], limits, stub=["--chunk-ms", "40"], stream=True):
-        assert job["status"] == "succeeded" and job["timing"]["engine_ms"] > 250, job
+    for job in in_both([], limits, stub=["--chunk-ms", "400"], stream=True):
+        assert job["status"] == "succeeded" and job["timing"]["engine_ms"] > 2500, job
 
 
 def test_the_first_token_has_its_own_limit():
     limits = "worker: {first_token_ms: 150, drain_ms: 100}\n"
     for job in in_both(["kind=hang"], limits, stream=True, max_attempts=1):
         assert job["error"]["code"] == "engine_timeout", job
-        assert 140 <= job["calls"][0]["ms"] < 5000, job
+        assert 140 <= job["calls"][0]["ms"] < 30000, job
     # the head comes at once, the tokens do not
     for job in in_both([], limits, stub=["--chunk-ms", "3000"], stream=True, max_attempts=1):
         assert job["error"]["code"] == "engine_timeout", job
     # its head comes byte by byte
     for job in in_both(["kind=slowhead,ms=10"], limits, stream=True, max_attempts=1):
         assert job["error"]["code"] == "engine_timeout", job
-    for job in in_both([], limits, stub=["--chunk-ms", "60"], stream=True):  # later ones may be slow
-        assert job["status"] == "succeeded" and job["timing"]["engine_ms"] > 300, job
+    limits = "worker: {first_token_ms: 2000, drain_ms: 100}\n"
+    for job in in_both([], limits, stub=["--chunk-ms", "400"], stream=True):  # later ones may be slow
+        assert job["status"] == "succeeded" and job["timing"]["engine_ms"] > 2500, job
 
 
 def test_a_plain_answer_may_come_slowly():
@@ -285,7 +289,7 @@ def test_cancelling_breaks_the_engine_call_off():
                 asked = time.monotonic()
                 assert w.delete("/api/v1/jobs/" + key).status == 202
                 abort = wait_for(lambda: [e for e in w.node[n].events("abort") if e[3] == key])[0]
-                assert int(abort[0]) / 1e6 - asked < 2, (abort, asked)
+                assert int(abort[0]) / 1e6 - asked < 20, (abort, asked)
                 done = w.finished(key)
                 assert done["status"] == "cancelled" and done["error"]["code"] == "cancelled", done
         wait_for(lambda: [r for r in w.get("/api/v1/usage?group_by=tenant").json["data"]

@@ -6,7 +6,7 @@ import resource
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from genq import World, run, wait_for  # noqa: E402
+from genq import LIMIT_S, World, run, wait_for  # noqa: E402
 
 JOB = {"model": "stub", "prompt": "p"}
 
@@ -51,7 +51,7 @@ def test_no_descriptors_are_left():
     """Connections that are there are answered, whichever thread has them; others once there is room."""
     with World() as w:
         w.finished(w.submit(id="j")["id"])
-        open_ = [http.client.HTTPConnection("127.0.0.1", w.port, timeout=20) for _ in range(32)]
+        open_ = [http.client.HTTPConnection("127.0.0.1", w.port, timeout=LIMIT_S) for _ in range(32)]
         for c in open_:
             c.connect()
         pid = w.genq.pid

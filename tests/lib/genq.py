@@ -332,11 +332,29 @@ class World(Http):
         reply = request(self.stub_port, "POST", "/_stub/latency", str(ms))
         assert reply.status in (200, 204), reply
 
+    def block(self):
+        """Holds the only slot, so that what is submitted then stays queued. release() lets go."""
+        self.latency(100000)
+        self.submit(id="blocker", prompt="key=blocker", tenant="nobody")
+        wait_for(lambda: any(e[3] == "blocker" for e in self.stub_events("recv")), "the blocker")
+        self.latency(0)
+
+    def release(self):
+        assert self.delete("/api/v1/jobs/blocker?tenant=nobody").status == 202
+
     def stub_events(self, name):
         """Lines of the stub's log with this event (recv, sent, abort, fault), of jobs only."""
         lines = [line.split() for line in read_file(self.stub_log).splitlines()]
         return [line for line in lines if len(line) == 8 and line[1] == name and
                 line[4] in JOB_PATHS]
+
+
+class OneSlot(World):
+    """A genq whose only node does one job at a time."""
+
+    def __init__(self, more="", stub=()):
+        super().__init__(stub=stub, engines=[], config=lambda w:
+                         "engines: [{url: 'http://127.0.0.1:%d', slots: 1}]\n" % w.stub_port + more)
 
 
 class Nodes(World):
