@@ -57,7 +57,7 @@ static int send_group(struct reading *r, struct group *g)
 {
     struct err e;
 
-    if (submission_send(g->submission, &r->run->embedded->gateway, &e) == 0)
+    if (submission_send(g->submission, &r->run->embedded->gateway, NULL, &e) == 0)
         return 0;
     g->code = e.code;
     put_acked(r, g); /* to be sent again, or to be freed */

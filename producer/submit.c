@@ -35,6 +35,8 @@ void submission_free(struct submission *s)
     free(s->jobs);
     free(s->records);
     free(s->mems);
+    free(s->sent);
+    free(s->sent_of);
     free(s);
 }
 
@@ -124,6 +126,8 @@ static void on_ack(struct publish *p, int code)
     struct submission *s = LIST_ENTRY(p, struct submission, publish);
     size_t i;
 
+    for (i = 0; s->sent && i < p->n; i++)
+        s->records[s->sent_of[i]] = s->sent[i];
     if (code == 0) {
         for (i = 0; i < s->n; i++) {
             count(&s->records[i]);
@@ -135,24 +139,54 @@ static void on_ack(struct publish *p, int code)
 
 /* What the store turns away in SQLite's log would stay in one that is shared, and run: so there
  * limits.queued_jobs is judged before, by the jobs that this process knows of. */
-static bool is_over_limit(const struct submission *s, const struct gateway *g)
+static bool is_over_limit(const struct publish *p, const struct gateway *g)
 {
     int64_t n_new = 0;
     size_t i;
 
-    for (i = 0; i < s->n; i++)
-        n_new += s->records[i].at.topic != TOPIC_COMPLETIONS;
+    for (i = 0; i < p->n; i++)
+        n_new += p->records[i].at.topic != TOPIC_COMPLETIONS;
     return n_new > 0 && store_unfinished(g->store) + n_new > g->config->limits_queued_jobs;
 }
 
-int submission_send(struct submission *s, const struct gateway *g, struct err *e)
+/* Gives the records that the store knows their verdicts, and leaves the others to be sent. */
+static void leave_out_known(struct submission *s, struct reader *r)
+{
+    struct publish *p = &s->publish;
+    size_t i;
+
+    free(s->sent); /* of a try before */
+    free(s->sent_of);
+    s->sent = xcalloc(s->n, sizeof *s->sent);
+    s->sent_of = xcalloc(s->n, sizeof *s->sent_of);
+    p->records = s->sent;
+    p->n = 0;
+    for (i = 0; i < s->n; i++) {
+        s->records[i].code = 0;
+        if (s->records[i].at.topic != TOPIC_COMPLETIONS)
+            s->records[i].code = reader_repeat(r, &s->jobs[i], NULL);
+        if (s->records[i].code == ERR_EXISTS || s->records[i].code == ERR_CONFLICT)
+            continue;
+        s->sent[p->n] = s->records[i];
+        s->sent_of[p->n++] = i;
+    }
+}
+
+int submission_send(struct submission *s, const struct gateway *g, struct reader *r, struct err *e)
 {
     int rc;
 
     assert(s->n > 0);
-    if (broker_is_shared(g->broker) && is_over_limit(s, g))
-        return err_set(e, ERR_FULL, "limits.queued_jobs is reached");
     s->publish = (struct publish){.records = s->records, .n = s->n, .on_ack = on_ack};
+    if (broker_is_shared(g->broker)) {
+        leave_out_known(s, r);
+        if (is_over_limit(&s->publish, g))
+            return err_set(e, ERR_FULL, "limits.queued_jobs is reached");
+    }
+    if (s->publish.n == 0) {
+        on_ack(&s->publish, 0);
+        return 0;
+    }
     rc = broker_publish(g->broker, &s->publish);
     if (rc == ERR_FULL)
         return err_set(e, rc, "the log has no room for more at the moment");

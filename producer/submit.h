@@ -3,6 +3,7 @@
 #pragma once
 #include "producer/gateway.h"
 #include "schema/job.h"
+#include "store/reader.h"
 
 /* One publish of up to `room` jobs. Legal sequence: submission_new, submission_add…,
  * submission_send, then on_done once; submission_free. */
@@ -15,6 +16,8 @@ struct submission {
     void *data;
     struct publish publish; /* private from here */
     struct buf *mems;
+    struct record *sent; /* of a shared log: those of `records` that were not known yet, */
+    size_t *sent_of;     /* and which they are; NULL: all of them */
 };
 
 struct submission *submission_new(size_t room, void (*on_done)(struct submission *s, int code),
@@ -31,6 +34,8 @@ int submission_add(struct submission *s, const struct gateway *g, struct job *j,
 int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j,
                            int reason, const char *messagez, struct err *e);
 
-/* Sends it. 0: on_done will come. ERR_FULL (no room in the log; or, where it is shared, past
+/* Sends it. Where the log is shared, what the store knows already (by r, of this thread) is not
+ * published again: a repeat would stay in the log, and run. r may be NULL where it is not. 0: on_done
+ * will come, maybe in this call. ERR_FULL (no room in the log; or, where it is shared, past
  * limits.queued_jobs), ERR_CLOSED: it will not; s may be sent again. */
-int submission_send(struct submission *s, const struct gateway *g, struct err *e);
+int submission_send(struct submission *s, const struct gateway *g, struct reader *r, struct err *e);

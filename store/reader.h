@@ -25,6 +25,11 @@ int reader_has_job(struct reader *r, struct str tenant, struct str id, struct er
  * log it always does. */
 int reader_has_applied(struct reader *r, struct position at, const struct topics *t, struct err *e);
 
+/* What the store would say to j's record: 0 when its id is free, ERR_EXISTS when it is a repeat (the
+ * same digest, on its line of its batch if it is of one), ERR_CONFLICT when the id is another
+ * job's. Other codes: it could not be looked up. */
+int reader_repeat(struct reader *r, const struct job *j, struct err *e);
+
 /* A stored job for building its cancelled completion: fills the struct job that completion_write
  * takes (release with job_release), and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS
  * when it has ended. */

@@ -30,6 +30,7 @@ enum reader_stmt {
     Q_USAGE,
     Q_USAGE_LAST,
     Q_USAGE_BISECT,
+    Q_REPEAT,
     Q_FOLLOW_ENDS,
     Q_FOLLOW_JOBS,
     Q_FOLLOW_LAST,

@@ -216,6 +216,34 @@ int reader_has_applied(struct reader *r, struct position at, const struct topics
     return rc ? rc : has != 0;
 }
 
+static bool is_same(struct db_stmt *s, const struct job *j)
+{
+    struct str known = db_blob(s, 0);
+    uint8_t digest[SHA256_LEN];
+
+    job_digest(j, digest);
+    return known.n == SHA256_LEN && memcmp(known.p, digest, SHA256_LEN) == 0;
+}
+
+int reader_repeat(struct reader *r, const struct job *j, struct err *e)
+{
+    struct db_stmt *s;
+    int rc = reader_stmt(r, Q_REPEAT, "SELECT digest, batch_line FROM job WHERE tenant=? AND id=?",
+                         &s, e);
+
+    if (rc)
+        return rc;
+    db_bind_text(s, 1, j->tenant);
+    db_bind_text(s, 2, j->id);
+    rc = db_step(s, e);
+    if (rc > 0 && !is_same(s, j))
+        rc = ERR_CONFLICT;
+    else if (rc > 0) /* one that came before its batch is to be published on its line of it */
+        rc = j->batch_line < 0 || db_int(s, 1) == j->batch_line ? ERR_EXISTS : 0;
+    db_reset(s);
+    return rc;
+}
+
 static int find_open(struct reader *r, struct str tenant, struct str id, struct db_stmt **out,
                      struct err *e)
 {

@@ -142,7 +142,7 @@ static void send_meta(struct upload *u, const struct gateway *g, struct meta *m,
 }
 
 /* True when the lines in hand are on their way; false: no room now, or the upload has failed. */
-static bool send_lines(struct upload *u, const struct gateway *g)
+static bool send_lines(struct upload *u, const struct gateway *g, struct reader *r)
 {
     struct piece *p = u->piece;
     int n, rc;
@@ -158,7 +158,7 @@ static bool send_lines(struct upload *u, const struct gateway *g)
         return false;
     }
     hold(u);
-    rc = submission_send(p->submission, g, &e);
+    rc = submission_send(p->submission, g, r, &e);
     if (rc == 0) {
         u->piece = NULL;
         return true;
@@ -232,7 +232,7 @@ static bool is_piece_full(const struct upload *u)
 
 /* Sends the lines in hand, if there are any; false when they must wait, or the upload has
  * failed. */
-static bool flush(struct upload *u, const struct gateway *g)
+static bool flush(struct upload *u, const struct gateway *g, struct reader *r)
 {
     if (u->piece && u->piece->submission->n == 0) {
         piece_free(u->piece);
@@ -241,7 +241,7 @@ static bool flush(struct upload *u, const struct gateway *g)
     if (!u->piece)
         return true;
     reap(u, g);
-    return !u->status && u->is_created && send_lines(u, g);
+    return !u->status && u->is_created && send_lines(u, g, r);
 }
 
 /* Cuts the input into lines and sends them. True when all of it is on its way, or can wait for
@@ -253,17 +253,17 @@ static bool work(struct upload *u, struct request *q)
 
     while (is_done && !u->status) {
         if (is_piece_full(u)) {
-            is_done = flush(u, q->gateway);
+            is_done = flush(u, q->gateway, request_reader(q));
         } else if (lines_next(u, q->gateway->config->limits_body_bytes, &line, &is_too_long)) {
             if (lines_take(u, q, line, is_too_long) && !u->created.is_sent)
                 send_meta(u, q->gateway, &u->created, BATCH_RECEIVING);
         } else if (u->is_input_over) {
-            is_done = flush(u, q->gateway);
+            is_done = flush(u, q->gateway, request_reader(q));
             break;
         } else {
             /* Whoever sends slowly is not kept waiting for a full publish. */
             if (reap(u, q->gateway) == 0)
-                flush(u, q->gateway);
+                flush(u, q->gateway, request_reader(q));
             break;
         }
     }

@@ -316,7 +316,7 @@ static void send_all(struct request *q)
         return;
     }
     flight_hold(&p->flight);
-    if (submission_send(p->submission, q->gateway, &e) == 0) {
+    if (submission_send(p->submission, q->gateway, request_reader(q), &e) == 0) {
         answer(q);
     } else {
         flight_land(&p->flight, NULL);

@@ -112,7 +112,7 @@ def test_a_cancelled_job_never_runs():
 def test_a_killed_workers_jobs_run_elsewhere():
     with distributed(workers=2, stub=["--latency-ms", "300"]) as d:
         gateway = d.gateways[0]
-        ids = [gateway.submit()["id"] for _ in range(40)]
+        ids = [gateway.submit()["id"] for _ in range(n)]
         wait_for(lambda: len(d.engine.events("sent")) > 4)
         killed = time.monotonic()
         d.workers[0].kill()
@@ -168,6 +168,35 @@ def test_a_bare_record_is_a_job():
         assert dead[0]["payload"] == "no job", dead
         headers = dict(dead[0]["headers"])
         assert headers["genq_reason"] and headers["genq_source"].startswith(topic), dead
+
+
+def calls_while_kafka_is_away(n, config):
+    """How many of n engine calls with answers of 1 MiB begin while the broker stands still."""
+    with distributed(worker_config=config) as d:
+        d.engine.faults("kind=huge,bytes=1,times=%d" % n)
+        d.engine.latency(300)
+        ids = [d.gateways[0].submit()["id"] for _ in range(40)]
+        wait_for(lambda: d.workers[0].metric("genq_jobs_waiting") +
+                 d.workers[0].metric("genq_engine_calls_total") >= n, "the jobs at the worker")
+        KAFKA.brokers[0].pause()
+        try:
+            wait_for(lambda: d.workers[0].metric("genq_outbox_records") > 0, "the outbox")
+            seen = 0
+            while len(d.engine.events("recv")) > seen:
+                seen = len(d.engine.events("recv"))
+                time.sleep(3)
+        finally:
+            KAFKA.brokers[0].resume()
+        for i in ids:
+            assert d.gateways[0].finished(i)["status"] == "succeeded"
+        assert d.workers[0].metric("genq_outbox_records") == 0
+        return seen
+
+
+def test_key_limits_outbox_bytes():
+    """At the bound no more jobs are taken than the worker bears unacknowledged (256)."""
+    few = calls_while_kafka_is_away(300, "limits: {outbox_bytes: 1048576}\n")
+    assert few < 300 == calls_while_kafka_is_away(300, ""), few
 
 
 with KAFKA:

@@ -62,7 +62,7 @@ def test_each_process_serves_what_is_its_own():
 
 def test_up_is_both_in_one_process():
     with distributed(gateways=0, workers=0) as d:
-        both = Member(d, "up", "both")
+        both = Member(d, "up", "both", urls=[d.engine.url])
         d.workers.append(both)  # to be stopped with the others
         both.start()
         job = both.submit(prompt="hi")
