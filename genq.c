@@ -33,9 +33,14 @@ static const char *trouble(void *worker)
     return worker_trouble(worker);
 }
 
+static int failure(void *worker)
+{
+    return worker_failure(worker);
+}
+
 int main(int argc, char **argv)
 {
-    static const struct worker_side side = {start, stop, free_worker, trouble};
+    static const struct worker_side side = {start, stop, free_worker, trouble, failure};
 
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not an end without a word */
     signal(SIGXFSZ, SIG_IGN); /* and a limit on files (ulimit -f) is a full disk */

@@ -79,8 +79,10 @@ char *buf_reserve(struct buf *b, size_t n)
 
 int buf_add(struct buf *b, const void *p, size_t n)
 {
-    char *dst = buf_reserve(b, n);
+    char *dst;
 
+    /* There is never room past the ceiling: what fits needs no other check. */
+    dst = b->room > b->n && n < b->room - b->n ? b->p + b->n : buf_reserve(b, n);
     if (!dst)
         return ERR_TOO_LARGE;
     if (n > 0)
@@ -88,11 +90,6 @@ int buf_add(struct buf *b, const void *p, size_t n)
     dst[n] = '\0';
     b->n += n;
     return 0;
-}
-
-int buf_adds(struct buf *b, struct str s)
-{
-    return buf_add(b, s.p, s.n);
 }
 
 int buf_addz(struct buf *b, const char *z)

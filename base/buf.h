@@ -21,7 +21,6 @@ void buf_clear(struct buf *b);
 
 /* Add at the end. Return 0 or ERR_TOO_LARGE. */
 int buf_add(struct buf *b, const void *p, size_t n);
-int buf_adds(struct buf *b, struct str s);
 int buf_addz(struct buf *b, const char *z);
 int buf_addc(struct buf *b, char c);
 int buf_addi(struct buf *b, int64_t v); /* decimal */
@@ -31,6 +30,11 @@ int buf_addf(struct buf *b, const char *fmtz, ...) __attribute__((format(printf,
 char *buf_reserve(struct buf *b, size_t n);
 /* Drops the first n bytes (n <= b->n). */
 void buf_eat(struct buf *b, size_t n);
+
+static inline int buf_adds(struct buf *b, struct str s)
+{
+    return buf_add(b, s.p, s.n);
+}
 
 static inline struct str buf_str(const struct buf *b)
 {

@@ -17,6 +17,7 @@
 #define JOURNAL_BYTES "67108864"
 #define HEADER_BYTES 100
 #define WAL_HEADER_BYTES 32
+#define WAL_PAGES 1000 /* a commit that leaves more does a checkpoint, as is SQLite's default */
 #define PROGRESS_OPS 4096 /* virtual machine steps between two looks at the clock */
 
 struct db_stmt {
@@ -33,6 +34,7 @@ struct db {
     struct db_stmt *begin, *commit;
     int64_t limit_ms;    /* of a statement; 0: none */
     int64_t deadline_ms; /* of the statement that is being stepped; 0: none */
+    int wal_pages;
 };
 
 /* ---- errors ---- */
@@ -183,6 +185,14 @@ static int set_wal(struct db *db, struct err *e)
     return rc;
 }
 
+static int on_commit(void *data, sqlite3 *raw, const char *namez, int n_pages)
+{
+    ((struct db *)data)->wal_pages = n_pages;
+    if (n_pages >= WAL_PAGES)
+        sqlite3_wal_checkpoint_v2(raw, namez, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    return SQLITE_OK;
+}
+
 /* The last settings; after them the connection may write, and checkpoint when it closes. */
 static int apply_settings(struct db *db, enum db_mode mode, int cache_kib, struct err *e)
 {
@@ -204,6 +214,7 @@ static int apply_settings(struct db *db, enum db_mode mode, int cache_kib, struc
     if (mode == DB_WRITE || mode == DB_WRITE_NORMAL) {
         rc = db_exec(db, "PRAGMA page_size=4096", e);
         rc = rc ? rc : set_wal(db, e);
+        sqlite3_wal_hook(db->raw, on_commit, db);
     }
     rc = rc ? rc : db_exec(db, b.p, e);
     buf_release(&b);
@@ -445,17 +456,25 @@ void db_set_step_limit(struct db *db, int64_t ms)
     sqlite3_progress_handler(db->raw, ms ? PROGRESS_OPS : 0, ms ? on_progress : NULL, db);
 }
 
+int db_wal_pages(const struct db *db)
+{
+    return db->wal_pages;
+}
+
 int db_checkpoint(struct db *db, bool is_truncate, int64_t *wal_bytes, struct err *e)
 {
     const char *namez = sqlite3_db_filename(db->raw, "main");
     int mode = is_truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
-    int rc;
+    int rc, n_pages = 0, n_moved = 0;
 
     if (wal_bytes)
         *wal_bytes = namez && *namez ? size_beside(namez, "-wal") : 0;
     sqlite3_busy_timeout(db->raw, CHECKPOINT_BUSY_MS);
     errno = 0;
-    rc = sqlite3_wal_checkpoint_v2(db->raw, "main", mode, NULL, NULL);
+    rc = sqlite3_wal_checkpoint_v2(db->raw, "main", mode, &n_pages, &n_moved);
     sqlite3_busy_timeout(db->raw, BUSY_MS);
-    return rc == SQLITE_OK ? 0 : fail(db->raw, rc, e);
+    if (rc != SQLITE_OK)
+        return fail(db->raw, rc, e);
+    db->wal_pages = n_pages > n_moved ? n_pages - n_moved : 0;
+    return 0;
 }

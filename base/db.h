@@ -59,6 +59,9 @@ int db_commit(struct db *db, struct err *e);
 void db_rollback(struct db *db);
 /* Ends a statement that runs longer than ms (0: no limit) with ERR_TIMEOUT. For readers. */
 void db_set_step_limit(struct db *db, int64_t ms);
+/* Pages in the write-ahead log that a checkpoint has not moved yet, as of this connection's last
+ * commit. */
+int db_wal_pages(const struct db *db);
 /* PASSIVE or, when is_truncate, TRUNCATE checkpoint of the WAL. Gives the WAL file's size in bytes
  * before (NULL allowed). ERR_BUSY when readers were in its way for 100 ms; try later. */
 int db_checkpoint(struct db *db, bool is_truncate, int64_t *wal_bytes, struct err *e);

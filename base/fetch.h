@@ -1,6 +1,6 @@
-/* HTTP client calls on a libuv loop, through libcurl's multi_socket (this file's .c is curl's only
- * includer). One fetch_pool per engine node: libcurl searches its connections linearly per multi,
- * and a pool of its own keeps a node's connections warm and bounded. Loop thread only.
+/* HTTP client calls on a libuv loop, through libcurl's multi_socket (fetch_internal.h is curl's
+ * only includer). One fetch_pool per engine node: libcurl searches its connections linearly per
+ * multi, and a pool of its own keeps a node's connections warm and bounded. Loop thread only.
  *
  * Legal sequence: fetch_start, then on_head (once, when a status line came), on_data (any number),
  * on_done (exactly once, never inside fetch_start). fetch_abort: no callback comes any more. */

@@ -8,10 +8,8 @@
 struct inbox {
     uv_async_t async;
     uv_mutex_t lock;
-    struct list posted; /* under lock, with n */
-    size_t n;
-    size_t max;
-    struct list taken; /* loop's thread only, with is_closing: what drain works on */
+    struct list posted; /* under lock */
+    struct list taken;  /* loop's thread only, with is_closing: what drain works on */
     bool is_closing;
 };
 
@@ -20,11 +18,10 @@ static void on_async(uv_async_t *async)
     inbox_drain(async->data);
 }
 
-struct inbox *inbox_new(uv_loop_t *loop, size_t max)
+struct inbox *inbox_new(uv_loop_t *loop)
 {
     struct inbox *b = xcalloc(1, sizeof *b);
 
-    b->max = max;
     list_init(&b->posted);
     list_init(&b->taken);
     if (uv_mutex_init(&b->lock) != 0 || uv_async_init(loop, &b->async, on_async) != 0)
@@ -33,31 +30,16 @@ struct inbox *inbox_new(uv_loop_t *loop, size_t max)
     return b;
 }
 
-static int post(struct inbox *b, struct message *m, size_t max)
+void inbox_post(struct inbox *b, struct message *m)
 {
     bool is_first;
 
     uv_mutex_lock(&b->lock);
-    if (b->n >= max) {
-        uv_mutex_unlock(&b->lock);
-        return ERR_FULL;
-    }
-    is_first = b->n++ == 0;
+    is_first = list_is_empty(&b->posted);
     list_push(&b->posted, &m->node);
     uv_mutex_unlock(&b->lock);
     if (is_first) /* later ones find the loop already woken */
         uv_async_send(&b->async);
-    return 0;
-}
-
-int inbox_post(struct inbox *b, struct message *m)
-{
-    return post(b, m, b->max);
-}
-
-void inbox_post_reply(struct inbox *b, struct message *m)
-{
-    post(b, m, SIZE_MAX);
 }
 
 static void take_posted(struct inbox *b)
@@ -69,7 +51,6 @@ static void take_posted(struct inbox *b)
         b->posted.prev->next = &b->taken;
         b->taken.prev = b->posted.prev;
         list_init(&b->posted);
-        b->n = 0;
     }
     uv_mutex_unlock(&b->lock);
 }

@@ -8,6 +8,8 @@
 /* cJSON tokenises; json_check refuses before it what it lets through beyond RFC 8259. So cJSON sees
  * only text whose strings and brackets are closed. */
 
+enum { EXACT_DIGITS = 15 /* that a double holds, whichever they are */ };
+
 static int set_invalid(struct err *e, size_t at, const char *whyz)
 {
     return err_set(e, ERR_INVALID, "invalid JSON at byte %zu: %s", at, whyz);
@@ -316,14 +318,46 @@ static void skip_string(struct json_members *m)
     m->at++;
 }
 
+/* Steps over the word at m->at, if it is this one. */
+static bool skip_word(struct json_members *m, struct str word, enum json_type type)
+{
+    if (!str_starts(str_of(m->text.p + m->at, m->text.n - m->at), word))
+        return false;
+    m->type = type;
+    m->at += word.n;
+    return true;
+}
+
+/* Steps over a value that needs no parser to find its end. False: it is none of these. */
+static bool skip_scalar(struct json_members *m)
+{
+    size_t start = m->at;
+
+    if (start == m->text.n)
+        return false;
+    switch (m->text.p[start]) {
+    case '"':
+        m->type = JSON_STRING;
+        skip_string(m);
+        return true;
+    case 't':
+        return skip_word(m, STR("true"), JSON_BOOL);
+    case 'f':
+        return skip_word(m, STR("false"), JSON_BOOL);
+    case 'n':
+        return skip_word(m, STR("null"), JSON_NULL);
+    default:
+        m->type = JSON_NUMBER;
+        m->at = json_skip_number(m->text, start);
+        return m->at > start;
+    }
+}
+
 static int take_value(struct json_members *m, struct err *e)
 {
     size_t start = m->at;
 
-    if (is_at(m, '"')) {
-        m->type = JSON_STRING;
-        skip_string(m);
-    } else {
+    if (!skip_scalar(m)) {
         m->value_owned = (struct json *)parse_value(m->text, &m->at, e);
         if (!m->value_owned) {
             m->state = HAS_FAILED;
@@ -351,6 +385,19 @@ struct str json_members_str(struct json_members *m)
     if (!memchr(m->raw.p, '\\', m->raw.n))
         return str_of(m->raw.p + 1, m->raw.n - 2);
     return json_str(json_members_value(m));
+}
+
+bool json_members_int(struct json_members *m, int64_t *out)
+{
+    if (m->type != JSON_NUMBER)
+        return false;
+    return (m->raw.n <= EXACT_DIGITS && str_int(m->raw, out)) ||
+           json_int(json_members_value(m), out);
+}
+
+bool json_members_is_true(const struct json_members *m)
+{
+    return m->type == JSON_BOOL && m->raw.p[0] == 't';
 }
 
 int json_members_next(struct json_members *m, struct err *e)

@@ -45,7 +45,7 @@ int json_print(const struct json *j, struct buf *b);
  *         use(m.name, m.raw, json_members_value(&m));
  *     json_members_release(&m);
  *
- * A string is parsed only when its value is asked for: most are long texts that are passed on.
+ * Strings, numbers and words are parsed only when their value is asked for: most are passed on.
  */
 struct json_members {
     struct str name;          /* decoded; valid until the next call */
@@ -67,6 +67,9 @@ const struct json *json_members_value(struct json_members *m);
 /* The text of a value that is a string, decoded, else STR_NONE; valid until the next call. Without
  * escapes it is part of the text given. */
 struct str json_members_str(struct json_members *m);
+/* As json_int and json_is_true of the value. */
+bool json_members_int(struct json_members *m, int64_t *out);
+bool json_members_is_true(const struct json_members *m);
 void json_members_release(struct json_members *m);
 
 /* Appends s as a JSON string with its quotes; s must be UTF-8. */

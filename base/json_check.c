@@ -134,41 +134,50 @@ static bool check_string(struct checker *c)
     return true;
 }
 
-static size_t skip_digits(const struct checker *c, size_t at)
+static size_t skip_digits(struct str s, size_t at)
 {
-    while (at < c->n && c->p[at] >= '0' && c->p[at] <= '9')
+    while (at < s.n && s.p[at] >= '0' && s.p[at] <= '9')
         at++;
     return at;
 }
 
-/* Steps over the number that begins at c->at (RFC 8259, section 6). */
-static bool check_number(struct checker *c)
+size_t json_skip_number(struct str s, size_t at)
 {
-    size_t start = c->at, at = start, digits;
+    size_t start = at, digits;
 
-    if (c->p[at] == '-')
+    if (s.p[at] == '-')
         at++;
     digits = at;
-    at = skip_digits(c, at);
-    if (at == digits || (at - digits > 1 && c->p[digits] == '0'))
-        return fail(c, start, "malformed number");
-    if (at < c->n && c->p[at] == '.') {
+    at = skip_digits(s, at);
+    if (at == digits || (at - digits > 1 && s.p[digits] == '0'))
+        return start;
+    if (at < s.n && s.p[at] == '.') {
         digits = at + 1;
-        at = skip_digits(c, digits);
+        at = skip_digits(s, digits);
         if (at == digits)
-            return fail(c, start, "malformed number");
+            return start;
     }
-    if (at < c->n && (c->p[at] | 0x20) == 'e') {
+    if (at < s.n && (s.p[at] | 0x20) == 'e') {
         digits = at + 1;
-        if (digits < c->n && (c->p[digits] == '+' || c->p[digits] == '-'))
+        if (digits < s.n && (s.p[digits] == '+' || s.p[digits] == '-'))
             digits++;
-        at = skip_digits(c, digits);
+        at = skip_digits(s, digits);
         if (at == digits)
-            return fail(c, start, "malformed number");
+            return start;
     }
-    if (at - start > MAX_NUMBER)
-        return fail(c, start, "number of more than 63 characters");
-    c->at = at;
+    return at;
+}
+
+/* Steps over the number that begins at c->at. */
+static bool check_number(struct checker *c)
+{
+    size_t end = json_skip_number(str_of(c->p, c->n), c->at);
+
+    if (end == c->at)
+        return fail(c, c->at, "malformed number");
+    if (end - c->at > MAX_NUMBER)
+        return fail(c, c->at, "number of more than 63 characters");
+    c->at = end;
     return true;
 }
 

@@ -13,3 +13,7 @@ const char *json_check(struct str text, size_t *at);
 /* Where the first quote, backslash or control character stands in s from `at` (<= s.n) on; s.n when
  * there is none. Adds the high bits that it meets to *high, which is left 0 by ASCII. */
 size_t json_skip_plain(struct str s, size_t at, uint64_t *high);
+
+/* Where the number at `at` (its first byte) ends; `at` itself when it is none (RFC 8259, section
+ * 6). */
+size_t json_skip_number(struct str s, size_t at);

@@ -56,10 +56,12 @@ void hex(const uint8_t *p, size_t n, char *dst)
     dst[2 * n] = '\0';
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* A digit's value + 1: hashes are random, so that a comparison would be guessed wrongly half the
+ * time. */
+static const uint8_t hex_digits[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
 
 bool unhex(struct str s, uint8_t *dst, size_t n)
 {
@@ -68,11 +70,11 @@ bool unhex(struct str s, uint8_t *dst, size_t n)
     if (s.n != 2 * n)
         return false;
     for (i = 0; i < n; i++) {
-        int high = hex_digit(s.p[2 * i]), low = hex_digit(s.p[2 * i + 1]);
+        unsigned high = hex_digits[(uint8_t)s.p[2 * i]], low = hex_digits[(uint8_t)s.p[2 * i + 1]];
 
-        if (high < 0 || low < 0)
+        if (high == 0 || low == 0)
             return false;
-        dst[i] = (uint8_t)(high << 4 | low);
+        dst[i] = (uint8_t)((high - 1) << 4 | (low - 1));
     }
     return true;
 }

@@ -35,8 +35,24 @@ struct broker_hooks {
     void *data;
 };
 
+/* Whether apply's code turns the record away. */
+static inline bool broker_is_verdict(int code)
+{
+    return code == ERR_EXISTS || code == ERR_CONFLICT || code == ERR_INVALID ||
+           code == ERR_NOT_FOUND || code == ERR_TOO_LARGE;
+}
+
+/* A disk that is full or broken is no record's own fault. */
+static inline bool broker_is_disk_failure(int code)
+{
+    return code == ERR_FULL || code == ERR_IO || code == ERR_CORRUPT || code == ERR_BUSY;
+}
+
 /* One publish: n records, appended in this order, all or nothing but for records that `apply`
- * turned away. Owned by the broker from broker_publish until on_ack. */
+ * turned away. Owned by the broker from broker_publish until on_ack. With Kafka it is not all or
+ * nothing: one that failed may be there in part, or whole (publish again with the same ids); a
+ * record too large for it fails alone; and one that finishes a source may be durable in this
+ * process's outbox instead of the log: code 0, at.offset -1. */
 struct publish {
     struct record *records; /* the bytes in them must stay until on_ack */
     size_t n;
@@ -54,10 +70,14 @@ struct subscription {
     /* All that was in the topic at the time of subscribing has been delivered (or the window is
      * full). Once a topic. NULL allowed. */
     void (*on_caught_up)(void *data, int topic);
+    /* Records cannot be read; the driver goes on trying, and tells each time. ERR_CORRUPT: they
+     * never will be. NULL allowed. */
+    void (*on_failed)(void *data, int code);
     void *data;
     size_t window; /* deliver no more while this many of a topic are delivered and unfinished */
     /* The partition goes to another process: forget what has not started; gives how many of its
-     * records are still being worked on, and may be finished for a while. NULL: none ever are. */
+     * records are still being worked on, and may be finished for a while. They may come again,
+     * here too. NULL: none ever are. */
     size_t (*on_revoked)(void *data, int topic, int partition);
 };
 
@@ -65,15 +85,17 @@ struct broker_read {
     const int64_t *offsets; /* increasing; borrowed until on_read */
     size_t n;
     int topic;
+    int32_t partition;
     /* On the loop's thread, once; records that are not there any more are left out. Bytes are valid
      * during the call. */
     void (*on_read)(struct broker_read *r, const struct record *records, size_t n);
+    int code;                 /* in on_read: 0, or why nothing could be read (n is 0) */
     struct broker_read *next; /* the broker's */
 };
 
 struct broker_stat {
     int64_t first, end;  /* offsets: oldest kept, one past the newest */
-    int64_t n_waiting;   /* records not finished yet */
+    int64_t n_waiting;   /* records not finished yet; of a follower of Kafka: not applied yet */
 };
 
 struct broker_options {
@@ -103,7 +125,8 @@ struct broker_ops {
     int (*read)(struct broker *b, struct broker_read *r);
     /* Any thread; from memory. */
     void (*stat)(struct broker *b, int topic, struct broker_stat *out);
-    /* Any thread: code 0 while the last write went well, else what it failed with. */
+    /* Any thread: code 0 while the last write went well, else what it failed with. ERR_CORRUPT
+     * stays: nothing is written to a damaged log. */
     int (*health)(struct broker *b, struct err *e);
     /* Loop's thread: makes durable what was published, acknowledges it, stops. Callbacks may still
      * come until it returns; none after. */
@@ -157,4 +180,20 @@ static inline int broker_health(struct broker *b, struct err *e)
 static inline void broker_close(struct broker *b)
 {
     b->ops->close(b);
+}
+
+/* What a publish counts against max_pending_bytes: its bytes, and some for each record. For the
+ * drivers. */
+static inline size_t broker_publish_bytes(const struct publish *p)
+{
+    enum { RECORD_BYTES = 64 };
+    size_t bytes = 0, i;
+    int h;
+
+    for (i = 0; i < p->n; i++) {
+        bytes += RECORD_BYTES + p->records[i].key.n + p->records[i].value.n;
+        for (h = 0; h < HEADER_COUNT_; h++)
+            bytes += p->records[i].headers[h].n;
+    }
+    return bytes;
 }

@@ -85,7 +85,8 @@ static struct broker *kafka_open(const struct broker_options *o, struct err *e)
 
     b->head.ops = &broker_kafka;
     b->options = *o;
-    if (open_follow(b, e) == 0 && open_publisher(b, e) == 0 && open_group(b, e) == 0)
+    if (open_follow(b, e) == 0 && open_publisher(b, e) == 0 && open_group(b, e) == 0 &&
+        kafka_publisher_start(b->publisher, e) == 0)
         return &b->head;
     kafka_close(&b->head);
     return NULL;

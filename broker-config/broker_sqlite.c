@@ -21,13 +21,13 @@
 
 enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
-    RECORD_BYTES = 64,        /* counted for a record besides its bytes */
-    INBOX_MAX = 1 << 16,
     FINISH_MS = 20,
     RETRY_MS = 1000,          /* between tries to write finishes while the disk refuses */
     TRIM_RETRY_MS = 10000,
     PACE_US = 2000,           /* between commits of patient publishes that come one by one */
     PACE_BURST = 8,           /* commits that need not wait, after a quiet time */
+    TIDY_PAGES = 256,         /* in the WAL, that are moved to the file in a quiet moment: */
+    TIDY_MS = 10,             /* after a commit, when no work has come since */
     WAL_BYTES = 64 << 20      /* a longer WAL is cut when nothing is left to do */
 };
 
@@ -79,6 +79,7 @@ struct sqlite_broker {
     char *walz;                 /* path of the write-ahead log */
     bool has_written;           /* since the WAL was last looked at */
     int64_t trim_at_ms;
+    int64_t tidy_at_ms;         /* 0: nothing to be moved */
 };
 
 extern const struct broker_ops broker_sqlite; /* at the bottom; broker.c's table names it */
@@ -96,19 +97,6 @@ static void work_init(struct work *w)
     w->read_end = &w->reads;
     w->orders = NULL;
     w->finishes.n = 0;
-}
-
-static size_t publish_bytes(const struct publish *p)
-{
-    size_t bytes = 0, i;
-    int h;
-
-    for (i = 0; i < p->n; i++) {
-        bytes += RECORD_BYTES + p->records[i].key.n + p->records[i].value.n;
-        for (h = 0; h < HEADER_COUNT_; h++)
-            bytes += p->records[i].headers[h].n;
-    }
-    return bytes;
 }
 
 /* ---- after a transaction ---- */
@@ -165,7 +153,7 @@ static void on_result(void *data, struct publish *p, const struct publish *end, 
     size_t bytes = 0;
 
     for (next = p; next != end; next = next->next)
-        bytes += publish_bytes(next);
+        bytes += broker_publish_bytes(next);
     pthread_mutex_lock(&b->lock);
     b->pending_bytes -= bytes; /* first, so that who hears of it finds the room */
     pthread_mutex_unlock(&b->lock);
@@ -184,6 +172,7 @@ static void on_written(void *data, int code, const struct err *e)
         return;
     metric_add(METRIC_DB_COMMITS, 1);
     b->has_written = true;
+    b->tidy_at_ms = db_wal_pages(b->log.db) >= TIDY_PAGES ? clock_mono_ms() + TIDY_MS : 0;
     store_stats(b);
 }
 
@@ -226,14 +215,15 @@ static void sleep_until(struct sqlite_broker *b, int64_t mono_ms) /* under lock 
     b->is_asleep = false;
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return b == 0 || (a > 0 && a < b) ? a : b;
+}
+
 /* What sleep ends at; 0: at nothing. Under lock. */
 static int64_t deadline(const struct sqlite_broker *b)
 {
-    int64_t retry_at_ms = b->next.retry_at_ms;
-
-    if (b->delete_at_ms == 0 || (retry_at_ms > 0 && retry_at_ms < b->delete_at_ms))
-        return retry_at_ms;
-    return b->delete_at_ms;
+    return earlier(b->tidy_at_ms, earlier(b->delete_at_ms, b->next.retry_at_ms));
 }
 
 /* Lets patient publishes gather while commits come thick: each costs an fsync and its pages, however
@@ -343,6 +333,13 @@ static void trim_wal(struct sqlite_broker *b)
         b->trim_at_ms = clock_mono_ms() + TRIM_RETRY_MS; /* a reader is in the way */
 }
 
+/* A checkpoint that a commit would do, or the close, when nobody waits for it. */
+static void tidy_wal(struct sqlite_broker *b)
+{
+    b->tidy_at_ms = 0;
+    db_checkpoint(b->log.db, false, NULL, NULL); /* what is left waits for the next commit */
+}
+
 static void work_once(struct sqlite_broker *b, struct work *w, bool is_closing)
 {
     struct feeds_next next = {0};
@@ -362,6 +359,8 @@ static void work_once(struct sqlite_broker *b, struct work *w, bool is_closing)
     pthread_mutex_unlock(&b->lock);
     if (b->has_written && is_idle(b))
         trim_wal(b);
+    if (b->tidy_at_ms && clock_mono_ms() >= b->tidy_at_ms && is_idle(b))
+        tidy_wal(b);
 }
 
 static void *run_writer(void *data)
@@ -465,7 +464,7 @@ static struct broker *sqlite_open(const struct broker_options *o, struct err *e)
     b->stat = xcalloc(n, sizeof *b->stat);
     b->is_subscribed = xcalloc(n, sizeof *b->is_subscribed);
     b->walz = path_in(o->config->data, DB_FILE "-wal");
-    b->inbox = inbox_new(o->loop, INBOX_MAX);
+    b->inbox = inbox_new(o->loop);
     work_init(&b->work);
     init_lock(b);
     feeds_init(&b->feeds, &b->log, b->inbox, on_nudge, b);
@@ -478,7 +477,7 @@ static struct broker *sqlite_open(const struct broker_options *o, struct err *e)
 static int sqlite_publish(struct broker *head, struct publish *p)
 {
     struct sqlite_broker *b = sqlite_of(head);
-    size_t bytes = publish_bytes(p);
+    size_t bytes = broker_publish_bytes(p);
     int rc = 0;
 
     p->next = NULL;
@@ -538,7 +537,7 @@ static int sqlite_read(struct broker *head, struct broker_read *r)
 {
     struct sqlite_broker *b = sqlite_of(head);
 
-    assert(r->topic >= 0 && (size_t)r->topic < topics_count(b->topics));
+    assert(r->topic >= 0 && (size_t)r->topic < topics_count(b->topics) && r->partition == 0);
     r->next = NULL;
     pthread_mutex_lock(&b->lock);
     *b->work.read_end = r;

@@ -33,13 +33,15 @@ struct config {
     int64_t broker_partitions, broker_replication, broker_min_insync; /* the last two 0: auto */
     char *redis_url; /* "" for none */
     int64_t redis_hot_s;
+    char *worker_name, *worker_listen; /* name: "" for none */
+    char **worker_queues; /* NULL-terminated; empty: all */
     int64_t worker_lookahead, worker_prefetch, worker_drain_ms;
     int64_t worker_first_token_ms, worker_between_tokens_ms, worker_connect_ms;
     int64_t health_interval_ms, health_timeout_ms, health_fall, health_rise;
     int64_t retry_attempts, retry_base_ms, retry_cap_ms;
     int64_t retention_jobs_days;
     int64_t limits_body_bytes, limits_record_bytes, limits_queued_jobs, limits_disk_free_bytes;
-    int64_t limits_connections, limits_stream_bytes;
+    int64_t limits_connections, limits_stream_bytes, limits_outbox_bytes;
     int log_level; /* enum log_level */
     enum log_format_setting log_format;
     struct config_engine *engines; /* at least one */

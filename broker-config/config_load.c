@@ -337,14 +337,27 @@ static bool is_list_key(struct str path)
            str_eq(path, STR("queues"));
 }
 
-static int check_listen(struct loader *l, const struct yaml *y)
+/* y: where the address stands in the file; NULL: it is the default. */
+static int check_listen(struct loader *l, const struct yaml *y, const char *pathz,
+                        const char *addressz)
 {
     struct str host, port;
 
-    if (cut_port(str_z(l->c->listen), &host, &port) && port.p && check_port(port) == 0)
+    if (!y || (cut_port(str_z(addressz), &host, &port) && port.p && check_port(port) == 0))
         return 0;
     err_set(l->e, ERR_INVALID, "must be an address and a port, such as 127.0.0.1:7070");
-    return fail_value(l, y, STR("listen"));
+    return fail_value(l, y, str_z(pathz));
+}
+
+static int check_addresses(struct loader *l, const struct yaml *tree)
+{
+    const struct yaml *worker = yaml_member(tree, STR("worker"));
+    int rc = check_listen(l, yaml_member(tree, STR("listen")), "listen", l->c->listen);
+
+    if (rc || !worker)
+        return rc;
+    return check_listen(l, yaml_member(worker, STR("listen")), "worker.listen",
+                        l->c->worker_listen);
 }
 
 /* What Kafka takes in a topic's name. */
@@ -353,6 +366,10 @@ static int check_prefix(struct loader *l, const struct yaml *y)
     static const char letters[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 
+    if (l->c->broker_kind != BROKER_KIND_KAFKA && strcmp(l->c->broker_prefix, "genq") != 0) {
+        err_set(l->e, ERR_INVALID, "is for kind: kafka");
+        return fail_value(l, y, STR("broker.prefix"));
+    }
     if (l->c->broker_prefix[strspn(l->c->broker_prefix, letters)] == '\0')
         return 0;
     err_set(l->e, ERR_INVALID, "must be of letters, digits, '.', '_' and '-'");
@@ -385,7 +402,22 @@ static int check_redis(struct loader *l, const struct yaml *tree)
     return 0;
 }
 
-/* Queues come before the models that name them. */
+/* A name that is none would be a worker that waits for nothing. */
+static int check_worker_queues(struct loader *l, const struct yaml *tree)
+{
+    const struct yaml *worker = yaml_member(tree, STR("worker"));
+    size_t i;
+
+    for (i = 0; l->c->worker_queues[i]; i++) {
+        if (config_has_queue(l->c, str_z(l->c->worker_queues[i])))
+            continue;
+        err_set(l->e, ERR_INVALID, "\"%s\" is not among queues", l->c->worker_queues[i]);
+        return fail_value(l, yaml_member(worker, STR("queues")), STR("worker.queues"));
+    }
+    return 0;
+}
+
+/* Queues come before the models and workers that name them. */
 static int load_lists(struct loader *l, const struct yaml *tree)
 {
     const struct yaml *queues = yaml_member(tree, STR("queues"));
@@ -395,6 +427,8 @@ static int load_lists(struct loader *l, const struct yaml *tree)
 
     if (rc == 0 && (!l->c->queues || !config_has_queue(l->c, STR("default"))))
         rc = add_queue(l->c, STR("default"), l->e);
+    if (rc == 0)
+        rc = check_worker_queues(l, tree);
     if (rc == 0 && models)
         rc = load_models(l, models);
     if (rc == 0 && engines)
@@ -405,12 +439,10 @@ static int load_lists(struct loader *l, const struct yaml *tree)
 int config_load_tree(struct config *c, const struct yaml *tree, const char *namez, struct err *e)
 {
     struct loader l = {.c = c, .namez = namez, .listz = "", .e = e};
-    const struct yaml *listen;
     int rc = load_map(&l, &settings_main, c, tree, STR_NONE, is_list_key);
 
-    listen = rc ? NULL : yaml_member(tree, STR("listen"));
-    if (listen)
-        rc = check_listen(&l, listen);
+    if (rc == 0)
+        rc = check_addresses(&l, tree);
     if (rc == 0)
         rc = check_broker(&l, tree);
     if (rc == 0)

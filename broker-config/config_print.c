@@ -85,6 +85,8 @@ static void print_range(const struct setting *row, struct buf *b)
         buf_addz(b, "number, not negative");
     } else if (row->type == SETTING_NAMES) {
         buf_addf(b, "list of up to %lld", (long long)row->max);
+    } else if (row->type == SETTING_AUTO_NAMES) {
+        buf_addf(b, "`auto`, or list of up to %lld", (long long)row->max);
     } else if (row->type == SETTING_PAIRS) {
         buf_addf(b, "map of up to %lld", (long long)row->max);
     } else {

@@ -22,6 +22,8 @@ static const struct property producer_properties[] = {
     {"enable.idempotence", "true"},
     {"partitioner", "murmur2_random"}, /* as Java's clients do: one id, one partition */
     {"linger.ms", "0"},
+    {"message.timeout.ms", "30000"},
+    {"topic.metadata.propagation.max.ms", "5000"}, /* then a topic that is not there is missing */
     {"queue.buffering.max.messages", "1000000"},
     {NULL, NULL}};
 static const struct property consumer_properties[] = {{"auto.offset.reset", "earliest"},
@@ -37,6 +39,24 @@ int kafka_conf_set(rd_kafka_conf_t *conf, const char *namez, const char *valuez,
     if (rd_kafka_conf_set(conf, namez, valuez, why, sizeof why) == RD_KAFKA_CONF_OK)
         return 0;
     return err_set(e, ERR_INVALID, "Kafka property %s: %s", namez, why);
+}
+
+static bool is_named(char *const *pairs, const char *namez)
+{
+    size_t n = strlen(namez);
+
+    for (; *pairs; pairs++)
+        if (strncmp(*pairs, namez, n) == 0 && (*pairs)[n] == ':')
+            return true;
+    return false;
+}
+
+int kafka_conf_default(rd_kafka_conf_t *conf, const struct config *c, const char *namez,
+                       const char *valuez, struct err *e)
+{
+    if (is_named(c->broker_properties, namez) || is_named(c->broker_consumer, namez))
+        return 0;
+    return kafka_conf_set(conf, namez, valuez, e);
 }
 
 static int set_all(rd_kafka_conf_t *conf, const struct property *p, struct err *e)
@@ -151,6 +171,11 @@ int kafka_code(rd_kafka_resp_err_t err)
     case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
     case RD_KAFKA_RESP_ERR__RESOLVE:
     case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+    case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE: /* these pass, as elections do */
+    case RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION:
+    case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
+    case RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE:
+    case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
         return ERR_UNREACHABLE;
     case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
     case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:

@@ -1,6 +1,10 @@
 /* A record as a message of Kafka's, both ways. */
 #include "broker-config/kafka.h"
 
+/* The most that a record batch (its head), a record in it and a header take besides the bytes in
+ * them, and the source header besides its topic. */
+enum { BATCH_BYTES = 61, RECORD_BYTES = 32, HEADER_BYTES = 10, SOURCE_BYTES = 44 };
+
 void kafka_record(const struct topics *t, int topic, const rd_kafka_message_t *m, struct record *r)
 {
     rd_kafka_timestamp_type_t how;
@@ -46,15 +50,29 @@ static rd_kafka_headers_t *make_headers(const struct topics *t, const struct rec
 }
 
 rd_kafka_resp_err_t kafka_produce(rd_kafka_t *rk, const struct topics *t, const struct record *r,
-                                  void *opaque)
+                                  bool is_copy, void *opaque)
 {
     rd_kafka_headers_t *headers = make_headers(t, r);
     rd_kafka_resp_err_t err = rd_kafka_producev(
         rk, RD_KAFKA_V_TOPIC(topics_name(t, r->at.topic)), RD_KAFKA_V_KEY(r->key.p, r->key.n),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value.p, r->value.n), RD_KAFKA_V_TIMESTAMP(r->ts_ms),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value.p, r->value.n),
+        RD_KAFKA_V_MSGFLAGS(is_copy ? RD_KAFKA_MSG_F_COPY : 0), RD_KAFKA_V_TIMESTAMP(r->ts_ms),
         RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(opaque), RD_KAFKA_V_END);
 
     if (err)
         rd_kafka_headers_destroy(headers);
     return err;
+}
+
+size_t kafka_record_size(const struct topics *t, const struct record *r)
+{
+    size_t n = BATCH_BYTES + RECORD_BYTES + r->key.n + r->value.n;
+    int h;
+
+    for (h = 0; h < HEADER_COUNT_; h++)
+        if (r->headers[h].p)
+            n += HEADER_BYTES + strlen(record_header_name((enum record_header)h)) + r->headers[h].n;
+    if (topics_is_source(r->source.topic) && !r->headers[HEADER_SOURCE].p)
+        n += HEADER_BYTES + SOURCE_BYTES + strlen(topics_name(t, r->source.topic));
+    return n;
 }

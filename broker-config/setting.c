@@ -175,6 +175,16 @@ static bool is_token(struct str s)
     return s.n > 0;
 }
 
+static bool is_names(const struct setting *s)
+{
+    return s->type == SETTING_NAMES || s->type == SETTING_AUTO_NAMES;
+}
+
+static bool is_strings(const struct setting *s)
+{
+    return is_names(s) || s->type == SETTING_PAIRS;
+}
+
 static int read_element(const struct setting *s, const struct yaml *y, struct buf *out,
                         struct err *e)
 {
@@ -182,7 +192,7 @@ static int read_element(const struct setting *s, const struct yaml *y, struct bu
 
     if (y->type != YAML_SCALAR || yaml_is_null(y))
         return err_set(e, ERR_INVALID, "must hold single values");
-    if (s->type == SETTING_NAMES) {
+    if (is_names(s)) {
         buf_adds(out, y->scalar);
         return setting_check_text(y->scalar, 1, NAME_MAX_BYTES, e);
     }
@@ -195,15 +205,18 @@ static int read_element(const struct setting *s, const struct yaml *y, struct bu
 
 static int read_strings(const struct setting *s, void *base, const struct yaml *y, struct err *e)
 {
-    bool is_names = s->type == SETTING_NAMES;
     const struct yaml *child;
     char ***list = member_of(s, base);
     struct buf b;
     int64_t n = 0;
     int rc;
 
-    if (y->type != (is_names ? YAML_LIST : YAML_MAP))
-        return err_set(e, ERR_INVALID, is_names ? "must be a list" : "must be a map");
+    if (s->type == SETTING_AUTO_NAMES && str_eq(y->scalar, STR("auto")))
+        return 0;
+    if (s->type == SETTING_AUTO_NAMES && (y->type != YAML_LIST || !y->child))
+        return err_set(e, ERR_INVALID, "must be auto, or a list of one name at least");
+    if (y->type != (is_names(s) ? YAML_LIST : YAML_MAP))
+        return err_set(e, ERR_INVALID, is_names(s) ? "must be a list" : "must be a map");
     for (child = y->child; child; child = child->next) {
         if (++n > s->max)
             return err_set(e, ERR_INVALID, "must hold %lld at most", (long long)s->max);
@@ -220,7 +233,7 @@ static int read_strings(const struct setting *s, void *base, const struct yaml *
 
 int setting_read(const struct setting *s, void *base, const struct yaml *y, struct err *e)
 {
-    if (s->type == SETTING_NAMES || s->type == SETTING_PAIRS)
+    if (is_strings(s))
         return read_strings(s, base, y, e);
     return read_scalar(s, base, y, e);
 }
@@ -230,7 +243,7 @@ void setting_set_default(const struct setting *s, void *base)
     struct yaml y = {.type = YAML_SCALAR, .scalar = str_z(s->defaultz)};
     int rc = 0;
 
-    if (s->type == SETTING_NAMES || s->type == SETTING_PAIRS)
+    if (is_strings(s))
         *(char ***)member_of(s, base) = xcalloc(1, sizeof(char *));
     else if (s->type == SETTING_TEXT || s->type == SETTING_SECRET)
         set_text(s, base, y.scalar); /* "" where the value must be given */
@@ -244,7 +257,7 @@ void setting_release(const struct setting *s, void *base)
 {
     if (s->type == SETTING_TEXT || s->type == SETTING_SECRET)
         free(*(char **)member_of(s, base));
-    else if (s->type == SETTING_NAMES || s->type == SETTING_PAIRS)
+    else if (is_strings(s))
         strings_free(*(char ***)member_of(s, base));
 }
 
@@ -265,16 +278,20 @@ void setting_print_quoted(struct buf *b, struct str s)
 
 static void print_strings(const struct setting *s, char *const *list, struct buf *b)
 {
-    bool is_names = s->type == SETTING_NAMES;
+    bool is_list = is_names(s);
     size_t i;
 
-    buf_addc(b, is_names ? '[' : '{');
+    if (s->type == SETTING_AUTO_NAMES && !list[0]) {
+        buf_addz(b, "auto");
+        return;
+    }
+    buf_addc(b, is_list ? '[' : '{');
     for (i = 0; list[i]; i++) {
         buf_addz(b, i ? ", " : "");
-        setting_print_quoted(b, is_names ? str_z(list[i]) : str_of(list[i], strcspn(list[i], ":")));
-        buf_addz(b, is_names ? "" : ": \"***\""); /* may hold credentials */
+        setting_print_quoted(b, is_list ? str_z(list[i]) : str_of(list[i], strcspn(list[i], ":")));
+        buf_addz(b, is_list ? "" : ": \"***\""); /* may hold credentials */
     }
-    buf_addc(b, is_names ? ']' : '}');
+    buf_addc(b, is_list ? ']' : '}');
 }
 
 void setting_print(const struct setting *s, const void *base, struct buf *b)
@@ -282,7 +299,7 @@ void setting_print(const struct setting *s, const void *base, struct buf *b)
     const void *at = member_of(s, base);
     const char *z;
 
-    if (s->type == SETTING_NAMES || s->type == SETTING_PAIRS) {
+    if (is_strings(s)) {
         print_strings(s, *(char *const *const *)at, b);
     } else if (s->type == SETTING_TEXT || s->type == SETTING_SECRET) {
         z = *(const char *const *)at;

@@ -6,14 +6,15 @@
 #include "base/yaml.h"
 
 enum setting_type {
-    SETTING_TEXT,     /* char *; min and max are bytes; no control characters */
-    SETTING_SECRET,   /* the same, never printed */
-    SETTING_INT,      /* int or int64_t */
-    SETTING_AUTO_INT, /* the same, or "auto": 0 */
-    SETTING_ENUM,     /* an enum */
-    SETTING_REAL,     /* double >= 0 */
-    SETTING_NAMES,    /* char **, NULL-terminated; max is how many */
-    SETTING_PAIRS     /* the same, of "name: value"; header fields, properties */
+    SETTING_TEXT,       /* char *; min and max are bytes; no control characters */
+    SETTING_SECRET,     /* the same, never printed */
+    SETTING_INT,        /* int or int64_t */
+    SETTING_AUTO_INT,   /* the same, or "auto": 0 */
+    SETTING_ENUM,       /* an enum */
+    SETTING_REAL,       /* double >= 0 */
+    SETTING_NAMES,      /* char **, NULL-terminated; max is how many */
+    SETTING_AUTO_NAMES, /* the same, of one at least, or "auto": empty */
+    SETTING_PAIRS       /* the same, of "name: value"; header fields, properties */
 };
 
 struct setting {

@@ -14,6 +14,7 @@ static const char *const api_names[] = {"auto", "ollama", "openai", NULL};
 #define AS_auto_int(dflt) .type = SETTING_AUTO_INT, .defaultz = dflt
 #define AS_real(dflt) .type = SETTING_REAL, .defaultz = dflt
 #define AS_names(dflt) .type = SETTING_NAMES, .defaultz = dflt
+#define AS_auto_names(dflt) .type = SETTING_AUTO_NAMES, .defaultz = dflt
 #define AS_pairs(dflt) .type = SETTING_PAIRS, .defaultz = dflt
 #define OF(names_, dflt) .type = SETTING_ENUM, .names = names_, .defaultz = dflt
 #define AS_enum_broker_kind(dflt) OF(kind_names, dflt)
@@ -47,10 +48,8 @@ static const struct setting model_rows[] = {
 #undef MODEL_SETTING
 };
 
-static const char *const main_unbuilt[] = {"auth",          "filter",
-                                           "cache",       "telemetry",     "worker.queues",
-                                           "worker.name", "worker.listen", "limits.without_redis",
-                                           NULL};
+static const char *const main_unbuilt[] = {
+    "auth", "filter", "cache", "telemetry", "limits.without_redis", NULL};
 static const char *const main_others[] = {"engines", "models", "queues", NULL};
 static const char *const model_unbuilt[] = {"fallback", NULL};
 static const char *const none[] = {NULL};

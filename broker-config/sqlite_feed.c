@@ -11,13 +11,15 @@ enum {
     RETRY_MS = 1000     /* between tries to read what cannot be read */
 };
 
-/* Rows, an answer, or the news of having caught up. One allocation with the records and bytes. */
+/* Rows, an answer, or news: of having caught up, or of a failure. One allocation with the records
+ * and bytes. */
 struct delivery {
     struct message m; /* first */
     struct feeds *feeds;
     struct broker_read *read; /* set: an answer */
     struct subscription s;    /* a copy */
-    bool is_caught_up;        /* only this news */
+    bool is_caught_up;        /* only this news, */
+    int code;                 /* or this */
     int topic;
     size_t n;
     struct record *records;
@@ -50,7 +52,7 @@ static void on_delivery(struct message *m)
     struct delivery *d = (struct delivery *)(void *)m;
     struct feeds *f = d->feeds;
     bool is_dropped = f->is_stopping;
-    bool is_batch = !d->read && !d->is_caught_up;
+    bool is_batch = d->n > 0 && !d->read;
 
     if (is_batch && atomic_fetch_sub(&f->feed[d->topic].n_out, 1) == BATCHES_OUT && !is_dropped)
         f->nudge(f->data);
@@ -58,13 +60,15 @@ static void on_delivery(struct message *m)
         d->read->on_read(d->read, d->records, d->n);
     else if (is_batch && !is_dropped)
         d->s.on_records(d->s.data, d->records, d->n);
-    else if (!is_dropped)
+    else if (d->code && !is_dropped)
+        d->s.on_failed(d->s.data, d->code);
+    else if (d->is_caught_up && !is_dropped)
         d->s.on_caught_up(d->s.data, d->topic);
     free(d);
 }
 
 /* Posts what `rows` holds, and empties it. */
-static void post(struct feeds *f, int topic, struct broker_read *read, bool is_caught_up)
+static void post(struct feeds *f, int topic, struct broker_read *read, bool is_caught_up, int code)
 {
     struct record *records;
     struct delivery *d = rows_pack(&f->rows, sizeof *d, &records);
@@ -74,11 +78,12 @@ static void post(struct feeds *f, int topic, struct broker_read *read, bool is_c
                            .read = read,
                            .s = f->feed[topic].s,
                            .is_caught_up = is_caught_up,
+                           .code = code,
                            .topic = topic,
                            .n = f->rows.n,
                            .records = records};
     rows_clear(&f->rows);
-    inbox_post_reply(f->inbox, &d->m);
+    inbox_post(f->inbox, &d->m);
 }
 
 void feeds_read(struct feeds *f, struct broker_read *reads)
@@ -89,11 +94,15 @@ void feeds_read(struct feeds *f, struct broker_read *reads)
 
     while ((r = reads)) {
         reads = r->next;
-        for (i = 0; i < r->n; i++)
-            if (sqlite_log_point(f->log, r->topic, r->offsets[i], &f->rows, &e) != 0)
-                log_error("log_read", LI("topic", r->topic), LI("offset", r->offsets[i]),
-                          LZ("error", e.msg));
-        post(f, r->topic, r, false);
+        r->code = 0;
+        for (i = 0; i < r->n && r->code == 0; i++)
+            r->code = sqlite_log_point(f->log, r->topic, r->offsets[i], &f->rows, &e);
+        if (r->code) {
+            log_error("log_read", LI("topic", r->topic), LI("offset", r->offsets[i - 1]),
+                      LZ("error", e.msg));
+            rows_clear(&f->rows); /* what is missing must not seem to be gone */
+        }
+        post(f, r->topic, r, false, 0);
     }
 }
 
@@ -154,8 +163,10 @@ static void send_batch(struct feeds *f, int topic)
     }
     if (f->rows.n > 0) {
         atomic_fetch_add(&d->n_out, 1);
-        post(f, topic, NULL, false);
+        post(f, topic, NULL, false, 0);
     }
+    if (rc && d->s.on_failed)
+        post(f, topic, NULL, false, rc);
     if (is_end)
         d->cursor = f->log->topic[topic].next;
 }
@@ -168,7 +179,7 @@ static void check_caught_up(struct feeds *f, int topic)
         return;
     d->is_caught_up = true;
     if (d->s.on_caught_up)
-        post(f, topic, NULL, true);
+        post(f, topic, NULL, true, 0);
 }
 
 static size_t wake_count(size_t window)

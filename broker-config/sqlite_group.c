@@ -11,13 +11,6 @@ void positions_add(struct positions *p, struct position at)
     p->at[p->n++] = at;
 }
 
-/* These codes of the hook turn one record away; any other means that it could not be judged. */
-static bool is_verdict(int code)
-{
-    return code == ERR_EXISTS || code == ERR_CONFLICT || code == ERR_INVALID ||
-           code == ERR_NOT_FOUND || code == ERR_TOO_LARGE;
-}
-
 static int append_record(struct sqlite_group *g, struct record *r, int64_t wall_ms, struct err *e)
 {
     int rc = 0;
@@ -30,17 +23,11 @@ static int append_record(struct sqlite_group *g, struct record *r, int64_t wall_
     r->code = g->hooks.apply ? g->hooks.apply(g->hooks.data, g->log->db, r) : 0;
     if (r->code == 0)
         rc = sqlite_log_append(g->log, r, e);
-    else if (!is_verdict(r->code))
+    else if (!broker_is_verdict(r->code))
         rc = err_set(e, r->code, "the store could not take a record (%d)", r->code);
     if (rc == 0 && topics_is_source(r->source.topic))
         rc = sqlite_log_remove(g->log, r->source, e);
     return rc;
-}
-
-/* A disk that is full or broken is nobody's own fault. */
-static bool is_shared_failure(int code)
-{
-    return code == ERR_FULL || code == ERR_IO || code == ERR_CORRUPT || code == ERR_BUSY;
 }
 
 static int append_publish(struct sqlite_group *g, struct publish *p, int64_t wall_ms,
@@ -51,7 +38,7 @@ static int append_publish(struct sqlite_group *g, struct publish *p, int64_t wal
 
     for (i = 0; rc == 0 && i < p->n; i++) {
         rc = append_record(g, &p->records[i], wall_ms, e);
-        if (rc && (p->records[i].code || !is_shared_failure(rc)))
+        if (rc && (p->records[i].code || !broker_is_disk_failure(rc)))
             *culprit = p;
     }
     return rc;
@@ -80,9 +67,11 @@ static int write_once(struct sqlite_group *g, struct publish *p, const struct pu
                       struct publish **culprit, struct err *e)
 {
     int64_t wall_ms = clock_wall_ms();
-    int rc = sqlite_log_begin(g->log, e);
+    int rc = g->damage.code ? g->damage.code : sqlite_log_begin(g->log, e);
 
     *culprit = NULL;
+    if (g->damage.code)
+        *e = g->damage; /* whatever else were written might be lost with it */
     for (; rc == 0 && p != end; p = p->next)
         rc = append_publish(g, p, wall_ms, culprit, e);
     rc = rc ? rc : remove_finished(g, e);
@@ -104,9 +93,13 @@ static int write_span(struct sqlite_group *g, struct publish *p, const struct pu
     struct err e;
     int rc = write_once(g, p, end, culprit, &e);
 
+    if (rc == ERR_CORRUPT) {
+        g->damage = e;
+        *culprit = NULL;
+    }
     /* A culprit's own failure is not the log's, but where its disk is at fault. (FULL may be the
      * store's ceiling.) */
-    if (!*culprit || (is_shared_failure(rc) && rc != ERR_FULL))
+    if (!*culprit || (broker_is_disk_failure(rc) && rc != ERR_FULL))
         g->on_written(g->data, rc, &e);
     if (rc == 0)
         g->on_result(g->data, p, end, 0);

@@ -19,6 +19,7 @@ struct sqlite_group {
     /* A transaction was written (code 0), or the log or the disk refused it. */
     void (*on_written)(void *data, int code, const struct err *e);
     void *data;
+    struct err damage; /* ERR_CORRUPT once the database is known to be damaged */
 };
 
 void positions_add(struct positions *p, struct position at);

@@ -4,13 +4,11 @@
 #include "schema/migrate.h"
 #include <assert.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #define COLUMNS "off, ts, key, headers, value"
 
 enum {
     CACHE_KIB = 16384,
-    PAGE_BYTES = 4096, /* as db_open makes it */
     HEADERS_MAX = 1 << 26,
     COUNT_SPAN = 1 << 16, /* a topic no longer than this is counted at open, not trusted */
     KEEP_BYTES = 8 << 20  /* of scratch memory, between reads */
@@ -128,10 +126,27 @@ static int warn_of_others(struct sqlite_log *l, struct err *e)
     return rc;
 }
 
+/* A copy of Kafka's log has its offsets, not ours. */
+static int refuse_followed(struct sqlite_log *l, struct err *e)
+{
+    struct db_stmt *s;
+    int rc = db_prepare(l->db, "SELECT 1 FROM position LIMIT 1", &s, e);
+
+    if (rc)
+        return rc;
+    rc = db_step(s, e);
+    db_reset(s);
+    if (rc > 0)
+        return err_set(e, ERR_INVALID,
+                       "holds what was read from Kafka: give `broker: {kind: sqlite}`"
+                       " a data directory of its own");
+    return rc;
+}
+
 static int load(struct sqlite_log *l, struct err *e)
 {
     size_t i, n = topics_count(l->topics);
-    int rc = schema_migrate(l->db, e);
+    int rc = refuse_followed(l, e);
 
     rc = rc ? rc : db_begin(l->db, e);
     rc = rc ? rc
@@ -148,32 +163,6 @@ static int load(struct sqlite_log *l, struct err *e)
     return rc ? rc : db_commit(l->db, e);
 }
 
-/* A file of no more than its first page holds no table: killed while it was made, it has a
- * journal that a reader may not roll back. */
-static bool is_newborn(const char *pathz)
-{
-    struct stat st;
-
-    return stat(pathz, &st) == 0 && st.st_size <= PAGE_BYTES;
-}
-
-/* Opening for writing turns a file to WAL, which must not happen to another program's. */
-static int refuse_foreign(const char *pathz, struct err *e)
-{
-    struct db *db = NULL;
-    struct err why = {0};
-    int rc = db_open(pathz, DB_READ, 0, &db, &why);
-
-    if (rc == ERR_NOT_FOUND || (rc == ERR_IO && is_newborn(pathz)))
-        return 0;
-    if (rc == 0 && (rc = schema_check(db, &why)) != 0)
-        err_prefix(&why, "%s", pathz);
-    db_close(db);
-    if (rc && e)
-        *e = why;
-    return rc;
-}
-
 int sqlite_log_open(struct sqlite_log *l, const char *pathz, bool is_full_sync,
                     const struct topics *topics, struct err *e)
 {
@@ -184,8 +173,7 @@ int sqlite_log_open(struct sqlite_log *l, const char *pathz, bool is_full_sync,
     buf_init(&l->headers, HEADERS_MAX);
     l->topic = xcalloc(n, sizeof *l->topic);
     l->touched = xcalloc(n, sizeof *l->touched);
-    rc = refuse_foreign(pathz, e);
-    rc = rc ? rc : db_open(pathz, is_full_sync ? DB_WRITE : DB_WRITE_NORMAL, CACHE_KIB, &l->db, e);
+    rc = schema_open(pathz, is_full_sync ? DB_WRITE : DB_WRITE_NORMAL, CACHE_KIB, &l->db, e);
     if (rc == 0 && (rc = load(l, e)) != 0) {
         db_rollback(l->db);
         err_prefix(e, "%s", pathz);
@@ -370,7 +358,7 @@ static void resolve(struct str *s, const char *bytes)
 
 static void add_row(struct rows *r, int topic, struct db_stmt *s)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
     struct record *rec;
     int h;
 
@@ -382,9 +370,9 @@ static void add_row(struct rows *r, int topic, struct db_stmt *s)
     *rec = (struct record){.at = {topic, 0, db_int(s, 0)}, .source = POSITION_NONE};
     rec->ts_ms = db_int(s, 1);
     rec->key = put(r, db_text(s, 2));
-    rec->code = header_decode(db_blob(s, 3), headers);
+    rec->code = header_decode(db_blob(s, 3), &headers);
     for (h = 0; h < HEADER_COUNT_; h++)
-        rec->headers[h] = put(r, headers[h]);
+        rec->headers[h] = put(r, headers.all[h]);
     rec->value = put(r, db_blob(s, 4));
     if (rec->code)
         log_error("record_headers_broken", LI("topic", topic), LI("offset", rec->at.offset));

@@ -69,6 +69,7 @@ static void add_queue(struct topics *t, const char *prefixz, size_t q, const cha
 
 struct topics *topics_new(const struct config *c)
 {
+    const char *prefixz = c->broker_kind == BROKER_KIND_KAFKA ? c->broker_prefix : "genq";
     struct topics *t = xcalloc(1, sizeof *t);
     size_t i;
 
@@ -80,9 +81,9 @@ struct topics *topics_new(const struct config *c)
     t->names = xcalloc(t->n, sizeof *t->names);
     t->queues = xcalloc(t->n_queues, sizeof *t->queues);
     for (i = 0; i < TOPIC_JOBS; i++)
-        add(&t->by_name, &t->names[i], fixed_name(c->broker_prefix, suffixes[i]), (int)i);
+        add(&t->by_name, &t->names[i], fixed_name(prefixz, suffixes[i]), (int)i);
     for (i = 0; i < t->n_queues; i++)
-        add_queue(t, c->broker_prefix, i, c->queues[i]);
+        add_queue(t, prefixz, i, c->queues[i]);
     return t;
 }
 
@@ -142,6 +143,13 @@ enum priority topics_priority(int topic)
 {
     assert(topics_is_jobs(topic));
     return (enum priority)((topic - TOPIC_JOBS) % PRIORITY_COUNT_);
+}
+
+struct str topics_queue(const struct topics *t, int topic)
+{
+    if (!topics_is_jobs(topic))
+        return STR("default");
+    return str_z(t->queues[(topic - TOPIC_JOBS) / PRIORITY_COUNT_].namez);
 }
 
 void position_format(const struct topics *t, struct position at, char dst[POSITION_TEXT_MAX])

@@ -30,6 +30,8 @@ static inline bool topics_is_source(int topic)
     return topic > TOPIC_COMPLETIONS;
 }
 enum priority topics_priority(int topic); /* of a job topic */
+/* A job topic's queue; of another topic "default". Lives as long as t. */
+struct str topics_queue(const struct topics *t, int topic);
 
 /* "genq.jobs.default.normal/0/17" and back. */
 #define POSITION_TEXT_MAX 320

@@ -12,7 +12,9 @@ build=(build-essential cmake ninja-build pkg-config libmicrohttpd-dev libcurl4-o
 # python3-venv: deploy/engine.sh makes itself a virtual environment; curl asks engines how they are.
 quickstart=(python3-venv curl ca-certificates)
 # clang-14 with its run-time library and symbolizer: fuzzing; zsh: its completion of genq's words.
-test=(sqlite3 clang-14 libclang-rt-14-dev llvm-14 procps jq zsh redis-server)
+# Java and Maven: a real Kafka broker, which kcat and openssl speak to; and a real redis-server.
+test=(sqlite3 clang-14 libclang-rt-14-dev llvm-14 procps jq zsh openjdk-17-jre-headless maven kcat
+    openssl redis-server)
 
 case ${1:-build} in
 build) want=("${build[@]}") ;;
@@ -42,7 +44,15 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+policy=
+trap 'rm -f "$log" ${policy:+"$policy"}' EXIT
+# Debian starts a server that it installs. Tests start their own, so no service may start meanwhile:
+# by Debian's own switch, where the system has not set it already.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    policy=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
 if ! { apt-get -q update && apt-get -q -y --no-install-recommends install "${missing[@]}"; } >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "packages.sh: apt-get could not install: ${missing[*]}" >&2

@@ -1,6 +1,7 @@
 #include "producer/embedded.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "schema/migrate.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -25,22 +26,36 @@ static int open_log(struct embedded *m, struct err *e)
     struct broker_options options = {
         .config = g->config,
         .topics = g->topics,
-        .hooks = {store_apply, store_flush, store_committed, g->store},
         .loop = m->loop,
     };
 
+    if (g->store)
+        options.hooks = (struct broker_hooks){store_apply, store_flush, store_committed, g->store};
     g->broker = broker_open(&options, e);
-    return g->broker ? 0 : e->code;
+    if (!g->broker)
+        return e->code;
+    return g->store ? store_load(g->store, g->config->data, e) : 0;
+}
+
+/* Where the log is Kafka's, what is in it was accepted: submission_send judged it. */
+static void make_store(struct gateway *g)
+{
+    const struct config *c = g->config;
+    bool is_shared = c->broker_kind == BROKER_KIND_KAFKA;
+
+    g->store = store_writer_new(g->topics, g->live, is_shared ? INT64_MAX : c->limits_queued_jobs);
+    store_set_retention(g->store, c->retention_jobs_days);
 }
 
 static void make_hot(struct gateway *g)
 {
-    g->hot = hot_new(g->config, g->live, g->store, g->nodes);
-    store_set_on_commit(g->store, hot_changed, g->hot);
+    g->hot = hot_new(g->config, g->live, g->store, nodes_count(g->nodes) ? g->nodes : NULL);
+    if (g->store)
+        store_set_on_commit(g->store, hot_changed, g->hot);
 }
 
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
-                  const struct worker_side *side, struct err *e)
+                  const struct worker_side *side, unsigned roles, struct err *e)
 {
     struct gateway *g = &m->gateway;
 
@@ -53,21 +68,49 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->config = c;
     g->topics = topics_new(c);
     g->live = live_new((size_t)c->limits_stream_bytes);
-    g->nodes = nodes_new(c->n_engines);
-    g->store = store_writer_new(g->topics, g->live, c->limits_queued_jobs);
-    store_set_retention(g->store, c->retention_jobs_days);
+    m->roles = roles;
+    g->nodes = nodes_new(roles & ROLE_WORKER ? c->n_engines : 0);
+    if (roles & ROLE_GATEWAY)
+        make_store(g);
     if (c->redis_url[0])
         make_hot(g);
-    if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0) &&
-        (m->worker = side->start(g, loop, e)))
+    if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0))
         return 0;
     embedded_close(m);
     return e->code;
 }
 
+int embedded_start(struct embedded *m, struct err *e)
+{
+    if (!(m->roles & ROLE_WORKER))
+        return 0;
+    m->worker = m->side->start(&m->gateway, m->loop, e);
+    return m->worker ? 0 : e->code;
+}
+
 void embedded_stop(struct embedded *m, int64_t drain_ms, void (*on_stopped)(void *data), void *data)
 {
-    m->side->stop(m->worker, drain_ms, on_stopped, data);
+    if (m->worker)
+        m->side->stop(m->worker, drain_ms, on_stopped, data);
+    else
+        on_stopped(data);
+}
+
+const char *embedded_trouble(const struct embedded *m)
+{
+    return m->worker ? m->side->trouble(m->worker) : "";
+}
+
+int embedded_failure(const struct embedded *m, struct err *e)
+{
+    struct err why = {0};
+    int rc = broker_health(m->gateway.broker, &why);
+
+    if (rc != ERR_CORRUPT && m->worker && (rc = m->side->failure(m->worker)) == ERR_CORRUPT)
+        err_set(&why, rc, "records cannot be read");
+    if (rc != ERR_CORRUPT)
+        return 0;
+    return err_set(e, rc, "%s/" DB_FILE " is damaged: %s", m->gateway.config->data, why.msg);
 }
 
 void embedded_close(struct embedded *m)

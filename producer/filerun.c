@@ -88,6 +88,20 @@ static void on_ended(struct message *m)
     f->on_end(f->data, f->error.code);
 }
 
+/* On the loop. */
+static void on_ready_told(struct message *m)
+{
+    struct filerun *f = LIST_ENTRY(m, struct filerun, ready);
+
+    f->on_ready(f->data);
+}
+
+void filerun_tell_ready(struct filerun *f)
+{
+    f->ready.on_receive = on_ready_told;
+    inbox_post(f->inbox, &f->ready);
+}
+
 /* Tells the loop once. */
 static void end(struct filerun *f, const struct err *e)
 {
@@ -102,7 +116,7 @@ static void end(struct filerun *f, const struct err *e)
     if (!is_first)
         return;
     f->ended.on_receive = on_ended;
-    inbox_post_reply(f->inbox, &f->ended);
+    inbox_post(f->inbox, &f->ended);
 }
 
 void filerun_fail(struct filerun *f, const struct err *e)
@@ -184,13 +198,15 @@ void filerun_fail_log(struct filerun *f, int code)
 }
 
 struct filerun *filerun_start(struct embedded *m, const struct filerun_options *o,
-                          void (*on_end)(void *data, int code), void *data, struct err *e)
+                              void (*on_ready)(void *data), void (*on_end)(void *data, int code),
+                              void *data, struct err *e)
 {
     struct filerun *f = xcalloc(1, sizeof *f);
     pthread_condattr_t attr;
 
     f->embedded = m;
     f->options = *o;
+    f->on_ready = on_ready;
     f->on_end = on_end;
     f->data = data;
     f->counts.n_total = -1;
@@ -200,7 +216,7 @@ struct filerun *filerun_start(struct embedded *m, const struct filerun_options *
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&f->changed, &attr);
     pthread_condattr_destroy(&attr);
-    f->inbox = inbox_new(m->loop, 16);
+    f->inbox = inbox_new(m->loop);
     f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     f->feed.on_wake = on_feed;
     live_watch(m->gateway.live, STR_NONE, STR_NONE, &f->feed);

@@ -32,10 +32,13 @@ struct filerun_counts {
 
 struct filerun;
 
-/* Starts the threads. on_end runs on the loop once: all lines are written and synced (code 0), or
- * the run cannot go on (code < 0, *e as filerun_error tells). */
+/* Starts the threads. on_ready runs on the loop once: the worker may start, for what the log still
+ * has of an earlier run is known to be in the input, or cancelled. on_end runs on the loop once:
+ * all lines are written and synced (code 0), or the run cannot go on (code < 0, *e as filerun_error
+ * tells). */
 struct filerun *filerun_start(struct embedded *m, const struct filerun_options *o,
-                          void (*on_end)(void *data, int code), void *data, struct err *e);
+                              void (*on_ready)(void *data), void (*on_end)(void *data, int code),
+                              void *data, struct err *e);
 void filerun_get_counts(struct filerun *f, struct filerun_counts *out); /* any thread */
 /* The i-th line that was refused, "file:line: why"; false when there is none, or it is past the
  * first FILERUN_REFUSED_SHOWN. Any thread. */

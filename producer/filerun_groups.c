@@ -80,8 +80,9 @@ int groups_flush(struct reading *r)
 
 /* A line whose job ended without success in an earlier run, or whose own id is another job's: the
  * same job under its next id. */
-static int again(struct reading *r, struct group *to, const struct job *old)
+static int again(struct reading *r, struct group **to, const struct group *from, size_t i)
 {
+    const struct job *old = &from->submission->jobs[i];
     char id[ID_MAX + 1];
     struct job_defaults d = {.tenant = old->tenant, .batch_line = -1, .wall_ms = clock_wall_ms()};
     struct job j, nameless = *old;
@@ -89,6 +90,8 @@ static int again(struct reading *r, struct group *to, const struct job *old)
     struct err e;
     int rc;
 
+    if (!*to)
+        *to = groups_new(r, old->batch_line);
     filerun_next_id(old->id, id);
     d.id = str_z(id);
     nameless.id = STR_NONE;
@@ -97,7 +100,7 @@ static int again(struct reading *r, struct group *to, const struct job *old)
     rc = job_parse(&j, buf_str(&text), true, NULL, &e);
     buf_release(&text);
     if (rc == 0 && (rc = job_complete(&j, &d, &e)) == 0)
-        rc = submission_add(to->submission, &r->run->embedded->gateway, &j, &e);
+        rc = submission_add((*to)->submission, &r->run->embedded->gateway, &j, &e);
     if (rc < 0)
         filerun_fail(r->run, &e);
     return rc;
@@ -131,12 +134,12 @@ static int settle_record(struct reading *r, struct group *g, size_t i, struct gr
     if (record->code == 0)
         return 0;
     if (!g->is_refused[i] &&
-        (record->code == ERR_CONFLICT || (record->code == ERR_EXISTS && state_is_terminal(state) &&
-                                          state != STATE_SUCCEEDED))) {
-        if (!*retry)
-            *retry = groups_new(r, g->submission->jobs[i].batch_line);
-        return again(r, *retry, &g->submission->jobs[i]);
-    }
+        (record->code == ERR_CONFLICT ||
+         (record->code == ERR_EXISTS && state_is_terminal(state) && state != STATE_SUCCEEDED)))
+        return again(r, retry, g, i);
+    if (record->code == ERR_EXISTS && !state_is_terminal(state) &&
+        leftovers_meet(r, g->submission->jobs[i].id))
+        return again(r, retry, g, i);
     pthread_mutex_lock(&r->run->lock);
     r->run->counts.n_found += record->code == ERR_EXISTS && state == STATE_SUCCEEDED;
     pthread_mutex_unlock(&r->run->lock);
@@ -159,8 +162,12 @@ static int settle(struct reading *r, struct group *g)
     int rc = 0;
 
     if (g->code == ERR_FULL) {
+        rc = leftovers_decide(r); /* room may come from jobs that end */
         filerun_note(r->run, FILERUN_READER, why_full(r, g));
-        return send_group(r, g);
+        if (rc == 0)
+            return send_group(r, g);
+        put_acked(r, g);
+        return rc;
     }
     if (g->code < 0) {
         rc = g->code;
@@ -241,6 +248,22 @@ int groups_take_acks(struct reading *r)
     return rc;
 }
 
+/* What an earlier run left does not count until it is known which of it stays: its lines are still
+ * to be read. */
+static int64_t n_unfinished(const struct reading *r)
+{
+    const struct leftovers *l = &r->leftovers;
+
+    return store_unfinished(r->run->embedded->gateway.store) -
+           (l->is_decided ? 0 : (int64_t)l->n_loaded);
+}
+
+/* Waiting is for jobs to end, then: but first the lines in hand are looked up. */
+static int decide(struct reading *r)
+{
+    return r->filling && !r->leftovers.is_decided ? groups_flush(r) : leftovers_decide(r);
+}
+
 /* Waits until there is room for more lines: few publishes on their way, few jobs unfinished. */
 int groups_wait(struct reading *r, size_t max_open, int64_t max_unfinished)
 {
@@ -256,8 +279,10 @@ int groups_wait(struct reading *r, size_t max_open, int64_t max_unfinished)
             return ERR_CLOSED;
         if ((rc = groups_take_acks(r)) < 0)
             return rc;
-        if (r->n_open <= max_open && store_unfinished(f->embedded->gateway.store) <= max_unfinished)
+        if (r->n_open <= max_open && n_unfinished(r) <= max_unfinished)
             return 0;
+        if (r->n_open == 0 && (rc = decide(r)) < 0)
+            return rc;
         pthread_mutex_lock(&f->lock);
         filerun_wait_locked(f, &r->seen, 1000);
         pthread_mutex_unlock(&f->lock);

@@ -16,7 +16,8 @@ struct filerun {
     struct embedded *embedded;
     struct filerun_options options;
     struct inbox *inbox;
-    struct message ended;      /* to the loop, once */
+    struct message ready, ended; /* to the loop, once each */
+    void (*on_ready)(void *data);
     void (*on_end)(void *data, int code);
     void *data;
     struct watcher feed; /* wakes both threads when completions are durable */
@@ -62,6 +63,8 @@ void filerun_next_id(struct str id, char dst[ID_MAX + 1]);
  * 0, or negative: nothing was written. Reader thread. */
 int filerun_create_batch(struct filerun *f);
 
+/* The worker may start. Reader thread, once. */
+void filerun_tell_ready(struct filerun *f);
 /* Any of the threads: the run cannot go on. */
 void filerun_fail(struct filerun *f, const struct err *e);
 /* The same, because the log failed with `code`; the message says why. */
@@ -70,5 +73,7 @@ void filerun_fail_log(struct filerun *f, int code);
 void filerun_wait_locked(struct filerun *f, uint64_t *seen, int64_t ms);
 void filerun_wake(struct filerun *f);
 void filerun_wake_locked(struct filerun *f);
+/* Reader thread: a pause while the log's disk is full. False: no more is to be read. */
+bool filerun_wait_for_room(struct filerun *f);
 /* What holds the thread up, until it says NULL. textz is static. */
 void filerun_note(struct filerun *f, enum filerun_thread who, const char *textz);

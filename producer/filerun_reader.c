@@ -16,6 +16,7 @@
 #define ID_HASH_BYTES 10 /* 80 bits of the digest, in hex */
 #define GROUP_FIRST 64   /* lines of the first publish */
 #define GROUPS_MAX 2     /* publishes on their way */
+#define LOOK_MS 200      /* at a pipe, while the worker waits for its lines */
 
 /* ---- lines to jobs ---- */
 
@@ -257,7 +258,7 @@ static bool poll_input(struct reading *r)
     has_news = f->n_wakes != r->seen;
     f->is_polling = !has_news;
     pthread_mutex_unlock(&f->lock);
-    poll(p, 2, has_news ? 0 : -1);
+    poll(p, 2, has_news ? 0 : r->leftovers.is_decided ? -1 : LOOK_MS);
     pthread_mutex_lock(&f->lock);
     r->seen = f->n_wakes;
     f->is_polling = false;
@@ -276,6 +277,8 @@ static int wait_for_input(struct reading *r)
     while (!has_bytes && !stops_reading) {
         has_bytes = poll_input(r);
         rc = groups_take_acks(r);
+        if (rc == 0 && !has_bytes && clock_mono_ms() >= r->leftovers.patience_ms)
+            rc = leftovers_decide(r);
         if (rc < 0)
             return rc;
         pthread_mutex_lock(&r->run->lock);
@@ -354,22 +357,28 @@ static int open_input(struct reading *r, struct err *e)
     return 0;
 }
 
-/* On a full disk waits for room, as for lines. */
-static int make_batch(struct filerun *f)
+bool filerun_wait_for_room(struct filerun *f)
 {
     uint64_t seen = 0;
     bool stops_reading;
+
+    filerun_note(f, FILERUN_READER, "the disk is full: waiting for room");
+    pthread_mutex_lock(&f->lock);
+    seen = f->n_wakes;
+    if (!f->stops_reading)
+        filerun_wait_locked(f, &seen, FILERUN_FULL_WAIT_MS);
+    stops_reading = f->stops_reading;
+    pthread_mutex_unlock(&f->lock);
+    return !stops_reading;
+}
+
+/* On a full disk waits for room, as for lines. */
+static int make_batch(struct filerun *f)
+{
     int rc;
 
     while ((rc = filerun_create_batch(f)) == ERR_FULL) {
-        filerun_note(f, FILERUN_READER, "the disk is full: waiting for room");
-        pthread_mutex_lock(&f->lock);
-        seen = f->n_wakes;
-        if (!f->stops_reading)
-            filerun_wait_locked(f, &seen, FILERUN_FULL_WAIT_MS);
-        stops_reading = f->stops_reading;
-        pthread_mutex_unlock(&f->lock);
-        if (stops_reading)
+        if (!filerun_wait_for_room(f))
             return ERR_CLOSED;
     }
     if (rc < 0)
@@ -379,10 +388,15 @@ static int make_batch(struct filerun *f)
 
 static int read_all(struct reading *r)
 {
+    struct err e;
     int rc = make_batch(r->run);
 
     if (rc < 0)
         return rc;
+    if (leftovers_load(r, &e) < 0) {
+        filerun_fail(r->run, &e);
+        return e.code;
+    }
     check_start(r, false);
     groups_publish_ready(r);
     while (rc == 0 && !r->is_at_end)
@@ -391,6 +405,8 @@ static int read_all(struct reading *r)
         rc = groups_flush(r);
     if (rc == 0)
         rc = groups_wait(r, 0, INT64_MAX);
+    if (rc == 0)
+        rc = leftovers_decide(r);
     if (rc == 0) {
         struct filerun *f = r->run;
 
@@ -424,6 +440,7 @@ void *filerun_read(void *run)
     else
         read_all(&r);
     groups_drop(&r);
+    leftovers_release(&r);
     if (r.repeats)
         repeats_free(r.repeats);
     if (r.fd > STDIN_FILENO)

@@ -1,7 +1,9 @@
 /* What the two files of a batch run's reader share: filerun_reader.c makes lines into jobs, and
  * filerun_groups.c brings them into the log, a group of lines at a time. Reader thread only. */
 #pragma once
+#include "base/map.h"
 #include "producer/filerun_internal.h"
+#include "store/reader.h"
 
 #define FILERUN_FULL_WAIT_MS 500
 
@@ -18,9 +20,20 @@ struct group {
     int code;
 };
 
+/* What an earlier run left in the log: filerun_leftovers.c. */
+struct leftovers {
+    struct map all;  /* by id: not met in the input so far */
+    size_t n_loaded; /* in all */
+    size_t n_unmet;  /* in `all`, and not cancelled */
+    bool is_decided; /* the worker was started */
+    int64_t patience_ms;
+    struct reader *reader;
+};
+
 struct reading {
     struct filerun *run;
     struct repeats *repeats;
+    struct leftovers leftovers;
     int fd;
     bool is_regular;
     struct buf text; /* bytes read, not yet made into lines */
@@ -52,5 +65,14 @@ int groups_take_acks(struct reading *r);
 void groups_publish_ready(struct reading *r);
 /* Waits until there is room for more lines: few publishes on their way, few jobs unfinished. */
 int groups_wait(struct reading *r, size_t max_open, int64_t max_unfinished);
+/* Finds what is unfinished, before the first line is read; where nothing is, the worker starts. */
+int leftovers_load(struct reading *r, struct err *e);
+/* A line's job is in the log, unfinished. True: but it was cancelled meanwhile, for it came too
+ * late. */
+bool leftovers_meet(struct reading *r, struct str id);
+/* Nothing more can be learned without the worker: cancels what was not met, and starts it. Does
+ * nothing when called again. Negative: the run is over. */
+int leftovers_decide(struct reading *r);
+void leftovers_release(struct reading *r);
 /* At the end: waits for the publishes on their way, and frees all groups. */
 void groups_drop(struct reading *r);

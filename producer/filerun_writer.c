@@ -130,7 +130,7 @@ static int sync_all(struct writing *w)
  * says this one. */
 static int put_result(struct buf *out, const struct result_line *l)
 {
-    static const char *const names[] = {"batch_line"};
+    static const struct str names[] = {STR_INIT("batch_line")};
     struct str raw;
     size_t at;
 
@@ -192,6 +192,19 @@ static int write_ready(struct writing *w, int64_t ready)
                           false, on_line, w, &next, &is_end, w->err);
 }
 
+/* Before the output is cut: what it says may no longer be true then, so it waits for room. */
+static int take_mark_back(struct writing *w)
+{
+    char path[4200];
+    int rc;
+
+    mark_path(w->run, path, sizeof path);
+    do {
+        rc = mark_save(&w->mark, path, w->err);
+    } while (rc == ERR_FULL && wait_for_space(w));
+    return rc;
+}
+
 static int open_output(struct writing *w)
 {
     struct filerun *f = w->run;
@@ -209,14 +222,9 @@ static int open_output(struct writing *w)
         return 0;
     if (file_sync_name(f->options.outz, w->err) < 0)
         return w->err->code;
-    w->is_dirty = true; /* the mark goes back before the file does */
-    if (f->start.n_bytes < f->resume.n_bytes || f->start.n_lines == 0) {
-        char path[4200];
-
-        mark_path(f, path, sizeof path);
-        if (mark_save(&w->mark, path, w->err) < 0)
-            return w->err->code;
-    }
+    w->is_dirty = true;
+    if ((f->start.n_bytes < f->resume.n_bytes || f->start.n_lines == 0) && take_mark_back(w) < 0)
+        return w->err->code;
     if (ftruncate(w->fd, f->start.n_bytes) < 0 || lseek(w->fd, f->start.n_bytes, SEEK_SET) < 0)
         return fail_errno(w, "cannot cut");
     return 0;

@@ -1,4 +1,4 @@
-/* What the client's side of genq works with: made once by genq.c, read by every handler. */
+/* What the client's side of genq works with: made once by embedded.c, read by every handler. */
 #pragma once
 #include "broker-config/broker.h"
 #include "store/hot.h"
@@ -12,7 +12,7 @@ struct gateway {
     struct broker *broker;
     struct live *live;
     struct nodes *nodes;
-    struct store_writer *store;
+    struct store_writer *store; /* NULL in a process that serves no jobs */
     struct hot *hot; /* NULL: no Redis */
 };
 

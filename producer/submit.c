@@ -62,6 +62,8 @@ int submission_add(struct submission *s, const struct gateway *g, struct job *j,
     if (topic < 0)
         return err_set(e, ERR_INVALID, "'queue': the config has no queue '%.*s'",
                        STR_ARG(j->queue));
+    if (j->not_before > j->created_at && broker_is_shared(g->broker))
+        return err_set(e, ERR_INVALID, "'not_before' is not built yet with broker.kind kafka");
     if (j->not_before > j->created_at)
         topic = TOPIC_SCHEDULED;
     /* Before the envelope, which looks at it: a scheduled job is keyed by its id. */
@@ -131,11 +133,25 @@ static void on_ack(struct publish *p, int code)
     s->on_done(s, code);
 }
 
+/* What the store turns away in SQLite's log would stay in one that is shared, and run: so there
+ * limits.queued_jobs is judged before, by the jobs that this process knows of. */
+static bool is_over_limit(const struct submission *s, const struct gateway *g)
+{
+    int64_t n_new = 0;
+    size_t i;
+
+    for (i = 0; i < s->n; i++)
+        n_new += s->records[i].at.topic != TOPIC_COMPLETIONS;
+    return n_new > 0 && store_unfinished(g->store) + n_new > g->config->limits_queued_jobs;
+}
+
 int submission_send(struct submission *s, const struct gateway *g, struct err *e)
 {
     int rc;
 
     assert(s->n > 0);
+    if (broker_is_shared(g->broker) && is_over_limit(s, g))
+        return err_set(e, ERR_FULL, "limits.queued_jobs is reached");
     s->publish = (struct publish){.records = s->records, .n = s->n, .on_ack = on_ack};
     rc = broker_publish(g->broker, &s->publish);
     if (rc == ERR_FULL)

@@ -31,5 +31,6 @@ int submission_add(struct submission *s, const struct gateway *g, struct job *j,
 int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j,
                            int reason, const char *messagez, struct err *e);
 
-/* Sends it. 0: on_done will come. ERR_FULL, ERR_CLOSED: it will not; s may be sent again. */
+/* Sends it. 0: on_done will come. ERR_FULL (no room in the log; or, where it is shared, past
+ * limits.queued_jobs), ERR_CLOSED: it will not; s may be sent again. */
 int submission_send(struct submission *s, const struct gateway *g, struct err *e);

@@ -23,50 +23,54 @@ bool outcome_parse(struct str name, enum call_outcome *out)
     return false;
 }
 
-/* Writing: each of these appends a comma and one member. */
+/* Writing: each of these appends one member, whose name has its comma before it. */
 
-static void put_str(struct buf *b, const char *namez, struct str s)
+#define NAME(name) STR(",\"" name "\":")
+
+static void put_raw(struct buf *b, struct str name, struct str raw)
 {
-    buf_addc(b, ',');
-    json_put_member_opt(b, namez, s);
+    buf_adds(b, name);
+    buf_adds(b, raw.n ? raw : STR("null"));
 }
 
-static void put_raw(struct buf *b, const char *namez, struct str raw)
+static void put_str(struct buf *b, struct str name, struct str s)
 {
-    buf_addc(b, ',');
-    json_put_member_raw(b, namez, raw);
+    if (!s.p) {
+        put_raw(b, name, STR_NONE);
+        return;
+    }
+    buf_adds(b, name);
+    json_put_str(b, s);
 }
 
-static void put_int(struct buf *b, const char *namez, int64_t v)
+static void put_int(struct buf *b, struct str name, int64_t v)
 {
-    buf_addc(b, ',');
-    json_put_member_int(b, namez, v);
+    buf_adds(b, name);
+    buf_addi(b, v);
 }
 
-static void put_int_unless(struct buf *b, const char *namez, int64_t v, int64_t absent)
+static void put_int_unless(struct buf *b, struct str name, int64_t v, int64_t absent)
 {
     if (v == absent)
-        put_raw(b, namez, STR_NONE);
+        put_raw(b, name, STR_NONE);
     else
-        put_int(b, namez, v);
+        put_int(b, name, v);
 }
 
 static void put_cost(struct buf *b, double cost)
 {
     if (!(cost > 0) || !isfinite(cost)) {
-        put_int(b, "cost", 0);
+        put_int(b, NAME("cost"), 0);
         return;
     }
-    buf_addc(b, ',');
-    json_put_name(b, "cost");
+    buf_adds(b, NAME("cost"));
     buf_addf(b, "%.15g", cost);
 }
 
 /* Opens an object whose members put the comma in front: it is taken back by close_object. */
-static size_t open_object(struct buf *b, const char *namez)
+static size_t open_object(struct buf *b, struct str name)
 {
-    buf_addc(b, ',');
-    json_put_name(b, namez);
+    buf_adds(b, name);
     return b->n;
 }
 
@@ -84,20 +88,20 @@ static void put_output(struct buf *b, const struct completion *c)
     size_t start;
 
     if (c->state != STATE_SUCCEEDED) {
-        put_raw(b, "output", STR_NONE);
+        put_raw(b, NAME("output"), STR_NONE);
         return;
     }
-    start = open_object(b, "output");
+    start = open_object(b, NAME("output"));
     if (c->text.p)
-        put_str(b, "text", c->text);
+        put_str(b, NAME("text"), c->text);
     if (c->message.n)
-        put_raw(b, "message", c->message);
+        put_raw(b, NAME("message"), c->message);
     if (c->embedding.n)
-        put_raw(b, "embedding", c->embedding);
+        put_raw(b, NAME("embedding"), c->embedding);
     if (c->json.n)
-        put_raw(b, "json", c->json);
+        put_raw(b, NAME("json"), c->json);
     if (c->finish_reason.p)
-        put_str(b, "finish_reason", c->finish_reason);
+        put_str(b, NAME("finish_reason"), c->finish_reason);
     close_object(b, start);
 }
 
@@ -116,12 +120,12 @@ static void put_error(struct buf *b, const struct completion *c)
     size_t start;
 
     if (!state_is_terminal(c->state) || c->state == STATE_SUCCEEDED) {
-        put_raw(b, "error", STR_NONE);
+        put_raw(b, NAME("error"), STR_NONE);
         return;
     }
-    start = open_object(b, "error");
-    put_str(b, "code", str_z(reason_code(reason_of(c))));
-    put_str(b, "message", c->error_message.p ? c->error_message : STR(""));
+    start = open_object(b, NAME("error"));
+    put_str(b, NAME("code"), str_z(reason_code(reason_of(c))));
+    put_str(b, NAME("message"), c->error_message.p ? c->error_message : STR(""));
     close_object(b, start);
 }
 
@@ -130,14 +134,14 @@ static void put_usage(struct buf *b, const struct completion *c)
     size_t start;
 
     if (!state_is_terminal(c->state)) {
-        put_raw(b, "usage", STR_NONE);
+        put_raw(b, NAME("usage"), STR_NONE);
         return;
     }
-    start = open_object(b, "usage");
-    put_int(b, "prompt_tokens", c->usage.prompt_tokens);
-    put_int(b, "completion_tokens", c->usage.completion_tokens);
-    put_int(b, "total_tokens", c->usage.prompt_tokens + c->usage.completion_tokens);
-    put_int(b, "cached_tokens", c->usage.cached_tokens);
+    start = open_object(b, NAME("usage"));
+    put_int(b, NAME("prompt_tokens"), c->usage.prompt_tokens);
+    put_int(b, NAME("completion_tokens"), c->usage.completion_tokens);
+    put_int(b, NAME("total_tokens"), c->usage.prompt_tokens + c->usage.completion_tokens);
+    put_int(b, NAME("cached_tokens"), c->usage.cached_tokens);
     close_object(b, start);
 }
 
@@ -145,15 +149,15 @@ static void put_call(struct buf *b, const struct call *call)
 {
     size_t start = b->n;
 
-    put_str(b, "id", str_z(call->id));
-    put_int(b, "attempt", call->attempt);
-    put_str(b, "node", call->node);
-    put_str(b, "model", call->model);
-    put_int(b, "prompt_tokens", call->usage.prompt_tokens);
-    put_int(b, "completion_tokens", call->usage.completion_tokens);
-    put_int(b, "cached_tokens", call->usage.cached_tokens);
-    put_str(b, "outcome", str_z(outcome_name(call->outcome)));
-    put_int(b, "ms", call->ms);
+    put_str(b, NAME("id"), str_z(call->id));
+    put_int(b, NAME("attempt"), call->attempt);
+    put_str(b, NAME("node"), call->node);
+    put_str(b, NAME("model"), call->model);
+    put_int(b, NAME("prompt_tokens"), call->usage.prompt_tokens);
+    put_int(b, NAME("completion_tokens"), call->usage.completion_tokens);
+    put_int(b, NAME("cached_tokens"), call->usage.cached_tokens);
+    put_str(b, NAME("outcome"), str_z(outcome_name(call->outcome)));
+    put_int(b, NAME("ms"), call->ms);
     put_cost(b, call->cost);
     close_object(b, start);
 }
@@ -162,9 +166,7 @@ static void put_calls(struct buf *b, const struct completion *c)
 {
     size_t i = c->n_calls > CALLS_MAX ? c->n_calls - CALLS_MAX : 0;
 
-    buf_addc(b, ',');
-    json_put_name(b, "calls");
-    buf_addc(b, '[');
+    buf_addz(b, ",\"calls\":[");
     for (; i < c->n_calls; i++) {
         put_call(b, &c->calls[i]);
         if (i + 1 < c->n_calls)
@@ -178,30 +180,30 @@ static void put_timing(struct buf *b, const struct completion *c)
     size_t start;
 
     if (!state_is_terminal(c->state)) {
-        put_raw(b, "timing", STR_NONE);
+        put_raw(b, NAME("timing"), STR_NONE);
         return;
     }
-    start = open_object(b, "timing");
-    put_int_unless(b, "queue_ms", c->queue_ms, -1);
-    put_int_unless(b, "engine_ms", c->engine_ms, -1);
-    put_int_unless(b, "first_token_ms", c->first_token_ms, -1);
-    put_int_unless(b, "total_ms", c->total_ms, -1);
+    start = open_object(b, NAME("timing"));
+    put_int_unless(b, NAME("queue_ms"), c->queue_ms, -1);
+    put_int_unless(b, NAME("engine_ms"), c->engine_ms, -1);
+    put_int_unless(b, NAME("first_token_ms"), c->first_token_ms, -1);
+    put_int_unless(b, NAME("total_ms"), c->total_ms, -1);
     close_object(b, start);
 }
 
 /* What the client sent. */
 static void put_job(struct buf *b, const struct job *j, enum job_state state)
 {
-    put_str(b, "id", j->id);
-    put_str(b, "object", STR("job"));
-    put_str(b, "status", str_z(state_name(state)));
-    put_str(b, "model", j->model);
-    put_str(b, "priority", str_z(priority_name(j->priority)));
-    put_str(b, "queue", j->queue);
-    put_str(b, "batch_id", j->batch_id);
-    put_str(b, "custom_id", j->custom_id);
-    put_str(b, "tenant", j->tenant);
-    put_raw(b, "metadata", j->metadata);
+    put_str(b, NAME("id"), j->id);
+    put_str(b, NAME("object"), STR("job"));
+    put_str(b, NAME("status"), str_z(state_name(state)));
+    put_str(b, NAME("model"), j->model);
+    put_str(b, NAME("priority"), str_z(priority_name(j->priority)));
+    put_str(b, NAME("queue"), j->queue);
+    put_str(b, NAME("batch_id"), j->batch_id);
+    put_str(b, NAME("custom_id"), j->custom_id);
+    put_str(b, NAME("tenant"), j->tenant);
+    put_raw(b, NAME("metadata"), j->metadata);
 }
 
 int completion_write(const struct job *j, const struct completion *c, struct buf *b)
@@ -209,20 +211,20 @@ int completion_write(const struct job *j, const struct completion *c, struct buf
     size_t start = b->n;
 
     put_job(b, j, c->state);
-    put_int_unless(b, "created_at", j->created_at, 0);
-    put_int_unless(b, "started_at", c->started_at, 0);
-    put_int_unless(b, "finished_at", c->finished_at, 0);
-    put_int(b, "attempts", c->attempts);
-    put_str(b, "node", c->node);
-    put_raw(b, "cached", STR("false")); /* there is no result cache yet */
+    put_int_unless(b, NAME("created_at"), j->created_at, 0);
+    put_int_unless(b, NAME("started_at"), c->started_at, 0);
+    put_int_unless(b, NAME("finished_at"), c->finished_at, 0);
+    put_int(b, NAME("attempts"), c->attempts);
+    put_str(b, NAME("node"), c->node);
+    put_raw(b, NAME("cached"), STR("false")); /* there is no result cache yet */
     put_output(b, c);
     put_error(b, c);
     put_usage(b, c);
     put_calls(b, c);
     put_timing(b, c);
     put_cost(b, c->cost);
-    put_int_unless(b, "batch_line", j->batch_line, -1);
-    put_raw(b, "key_id", STR_NONE); /* nor are there keys */
+    put_int_unless(b, NAME("batch_line"), j->batch_line, -1);
+    put_raw(b, NAME("key_id"), STR_NONE); /* nor are there keys */
     close_object(b, start);
     return b->is_over ? ERR_TOO_LARGE : 0;
 }

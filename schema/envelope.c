@@ -159,19 +159,21 @@ int cancel_read(struct str value, struct str *tenant, struct str *id, struct buf
     return rc;
 }
 
-void envelope_dead(struct record *r, const struct record *bad, const char *reasonz,
-                   const char *sourcez, struct buf *mem)
+int envelope_dead(struct record *r, const struct record *bad, const char *reasonz,
+                  const char *sourcez, struct buf *mem)
 {
     size_t n = bad->key.n + bad->value.n + strlen(reasonz) + (sourcez ? strlen(sourcez) : 0);
     int h;
 
     for (h = 0; h < HEADER_COUNT_; h++)
         n += bad->headers[h].n;
-    buf_reserve(mem, n);
+    if (!buf_reserve(mem, n))
+        return ERR_TOO_LARGE;
     r->key = put(mem, bad->key);
     r->value = put(mem, bad->value);
     for (h = 0; h < HEADER_COUNT_; h++)
         r->headers[h] = put(mem, bad->headers[h]);
     r->headers[HEADER_REASON] = put(mem, str_z(reasonz));
     r->headers[HEADER_SOURCE] = put(mem, str_z(sourcez));
+    return 0;
 }

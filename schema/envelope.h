@@ -24,6 +24,7 @@ int envelope_completion(struct record *r, const struct job *j, const struct comp
 int envelope_cancel(struct record *r, struct str tenant, struct str id, struct buf *mem);
 int cancel_read(struct str value, struct str *tenant, struct str *id, struct buf *mem, struct err *e);
 
-/* A record that is no job, whole, for the dead-letter topic, with reason and source. */
-void envelope_dead(struct record *r, const struct record *bad, const char *reasonz,
-                   const char *sourcez, struct buf *mem);
+/* A record that is no job, whole, for the dead-letter topic, with reason and source (NULL allowed).
+ * ERR_TOO_LARGE: mem's ceiling is too low for all of it. */
+int envelope_dead(struct record *r, const struct record *bad, const char *reasonz,
+                  const char *sourcez, struct buf *mem);

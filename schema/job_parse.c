@@ -99,7 +99,7 @@ static int take_time(struct parser *p, size_t row)
 {
     int64_t ms;
 
-    if ((!json_int(json_members_value(&p->m), &ms) &&
+    if ((!json_members_int(&p->m, &ms) &&
          !clock_parse_rfc3339(json_members_str(&p->m), &ms)) ||
         ms <= 0 || ms > LAST_MS)
         return refuse(p, row, "must be a time as in RFC 3339, or in ms since the epoch");
@@ -114,7 +114,7 @@ static int take_int(struct parser *p, size_t row)
                   : row == FIELD_MAX_ATTEMPTS ? JOB_ATTEMPTS_MAX
                                               : LAST_INT;
 
-    if (!json_int(json_members_value(&p->m), &v) || v < min || v > max)
+    if (!json_members_int(&p->m, &v) || v < min || v > max)
         return refuse_range(p, row, "an integer", (double)min, (double)max);
     if (row == FIELD_MAX_ATTEMPTS)
         p->j->max_attempts = (int)v;
@@ -186,7 +186,7 @@ static int take_sampling(struct parser *p, size_t row)
     double d;
 
     if (r->type == TYPE_int &&
-        (!json_int(json_members_value(&p->m), &i) || (double)i < r->min || (double)i > r->max))
+        (!json_members_int(&p->m, &i) || (double)i < r->min || (double)i > r->max))
         return refuse_range(p, row, "an integer", r->min, r->max);
     if (r->type == TYPE_num &&
         (!json_num(json_members_value(&p->m), &d) || d < r->min || d > r->max))
@@ -204,7 +204,7 @@ static int drop(struct parser *p, size_t row)
 {
     int64_t n;
 
-    if (row == ROW_N && (!json_int(json_members_value(&p->m), &n) || n != 1))
+    if (row == ROW_N && (!json_members_int(&p->m, &n) || n != 1))
         return refuse(p, row, "must be 1: submit a job for each answer");
     if (row == ROW_CACHE && !str_eqz(json_members_str(&p->m), "bypass"))
         return refuse(p, row, "must be bypass: the result cache is not built yet");
@@ -230,7 +230,7 @@ static int take_flag(struct parser *p, size_t row)
 {
     if (p->m.type != JSON_BOOL)
         return refuse(p, row, "must be true or false");
-    p->j->is_stream = json_is_true(json_members_value(&p->m));
+    p->j->is_stream = json_members_is_true(&p->m);
     return 0;
 }
 

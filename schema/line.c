@@ -301,7 +301,7 @@ static void take_view_member(struct result *r, struct json_members *m)
     if (str_eq(m->name, STR("status")))
         state_parse(json_members_str(m), &r->state);
     else if (str_eq(m->name, STR("finished_at")))
-        json_int(json_members_value(m), &r->finished_at);
+        json_members_int(m, &r->finished_at);
     else if (str_eq(m->name, STR("usage")))
         take_usage(r, json_members_value(m));
 }

@@ -9,6 +9,11 @@
  * program's database or from a newer genq. */
 int schema_migrate(struct db *db, struct err *e);
 
+/* Opens `pathz` for writing (mode DB_WRITE or DB_WRITE_NORMAL), made if it is not there, with its
+ * tables up to date. A file that is not ours, or from a newer genq, stays as it is: ERR_CORRUPT. */
+int schema_open(const char *pathz, enum db_mode mode, int cache_kib, struct db **out,
+                struct err *e);
+
 /* The same judgement alone; writes nothing. 0 when the file is empty or ours. For a look through a
  * DB_READ connection before DB_WRITE, which turns any SQLite file to WAL as it opens it. */
 int schema_check(struct db *db, struct err *e);

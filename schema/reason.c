@@ -30,15 +30,3 @@ const char *reason_openai_type(enum reason r)
 {
     return reasons[row_of(r)].openai_typez;
 }
-
-bool reason_parse(struct str code, enum reason *out)
-{
-    enum reason r;
-
-    for (r = 0; r < REASON_COUNT_; r++)
-        if (str_eqz(code, reasons[r].codez)) {
-            *out = r;
-            return true;
-        }
-    return false;
-}

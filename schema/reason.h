@@ -13,4 +13,3 @@ enum reason {
 const char *reason_code(enum reason r);
 int reason_http_status(enum reason r);
 const char *reason_openai_type(enum reason r);
-bool reason_parse(struct str code, enum reason *out);

@@ -158,7 +158,8 @@ void hot_send_beat(struct hot *h)
 
     if (!is_due(h))
         return;
-    send_question(h);
+    if (h->reader)
+        send_question(h);
     if (!h->nodes)
         return;
     buf_init(&b, WORKER_MAX_BYTES);

@@ -91,8 +91,9 @@ struct usage_sums {
 /* The same as the ledger's rows of this completion (writer_end.c) add up to. */
 static void add_call(struct usage_sums *u, struct str call)
 {
-    static const char *const names[] = {"prompt_tokens", "completion_tokens", "cached_tokens",
-                                        "outcome", "cost"};
+    static const struct str names[] = {STR_INIT("prompt_tokens"), STR_INIT("completion_tokens"),
+                                       STR_INIT("cached_tokens"), STR_INIT("outcome"),
+                                       STR_INIT("cost")};
     enum call_outcome outcome = CALL_FAILED;
     struct str raw[5];
     int64_t prompt, completion;
@@ -180,7 +181,7 @@ static int64_t keep_ms(struct hot *h, const struct ended_record *r, struct str f
 
 static void fill(struct hot *h, struct end_command *c, const struct ended_record *r)
 {
-    static const char *const names[] = {"finished_at", "calls"};
+    static const struct str names[] = {STR_INIT("finished_at"), STR_INIT("calls")};
     struct usage_sums sums = {.n = {[COUNT_JOBS] = 1}};
     struct str raw[2], json = r->value;
 

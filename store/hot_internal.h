@@ -23,8 +23,8 @@ struct hot {
     const struct config *config;
     struct live *live;
     struct store_writer *store;
-    struct nodes *nodes; /* NULL: no worker here */
-    struct reader *reader;
+    struct nodes *nodes;   /* NULL: no worker here */
+    struct reader *reader; /* NULL: no store in this process, a worker */
     struct redis *redis;
     uv_loop_t loop;
     uv_thread_t thread;

@@ -46,6 +46,11 @@ void nodes_free(struct nodes *ns)
     free(ns);
 }
 
+size_t nodes_count(const struct nodes *ns)
+{
+    return ns->n;
+}
+
 static const char *copy(const char *z)
 {
     return xstrdup(str_z(z ? z : ""));

@@ -17,6 +17,7 @@ struct node_status {
 
 struct nodes *nodes_new(size_t n);
 void nodes_free(struct nodes *ns);
+size_t nodes_count(const struct nodes *ns); /* n of nodes_new */
 /* Copies the status of node i in [0, n). */
 void nodes_put(struct nodes *ns, size_t i, const struct node_status *s);
 /* Calls fn with the name and the JSON of each node (valid during the call), under the lock: copy

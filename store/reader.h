@@ -21,6 +21,10 @@ int reader_job(struct reader *r, struct str tenant, struct str id, struct buf *b
 /* Whether a job has this id: 0, or ERR_NOT_FOUND. */
 int reader_has_job(struct reader *r, struct str tenant, struct str id, struct err *e);
 
+/* Whether the store knows all of the log up to the record at `at`: 1, 0 or negative. Of an embedded
+ * log it always does. */
+int reader_has_applied(struct reader *r, struct position at, const struct topics *t, struct err *e);
+
 /* A stored job for building its cancelled completion: fills the struct job that completion_write
  * takes (release with job_release), and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS
  * when it has ended. */
@@ -103,6 +107,10 @@ int reader_results_completed(struct reader *r, struct str tenant, struct str bat
 int reader_batch_open(struct reader *r, struct str tenant, struct str batch_id, int64_t from,
                       int limit, int (*on_id)(void *data, struct str id), void *data, int64_t *next,
                       bool *is_end, struct err *e);
+
+/* All unfinished jobs that name the batch, by whichever input they came; 0 or negative. */
+int reader_unfinished(struct reader *r, struct str tenant, struct str batch_id,
+                      void (*on_id)(void *data, struct str id), void *data, struct err *e);
 
 /* Usage. group_by: a comma-separated list of tenant, key, model, node, batch, day, hour; from
  * and to in wall ms (0: any); is_csv: CSV with a header line, else {"object":"list","data":[…]}.

@@ -21,6 +21,11 @@ enum { LOOK_MAX = 20000 }; /* rows that one call looks at and leaves out */
 #define OPEN_SQL \
     "SELECT l.line, j.id, j.state FROM batch_line l CROSS JOIN job j ON j.seq=l.job" \
     " WHERE l.batch=? AND l.line>=? ORDER BY l.line"
+/* No index: few ask, and every job would pay for it. */
+#define UNFINISHED_SQL \
+    "SELECT id FROM job WHERE seq BETWEEN ? AND ? AND state<=1 AND tenant=? AND batch_id=?"
+_Static_assert(STATE_SCHEDULED == 0 && STATE_QUEUED == 1, "as UNFINISHED_SQL has them");
+#define UNFINISHED_STEP 100000 /* rows looked at in one statement */
 #define FEED_SQL \
     "SELECT off, key, headers, value FROM \"genq.completions\" WHERE off BETWEEN ? AND ?" \
     " ORDER BY off"
@@ -299,15 +304,43 @@ int reader_batch_open(struct reader *r, struct str tenant, struct str batch_id, 
     return rc < 0 ? rc : told < 0 ? told : k.n_given;
 }
 
+static int newest_job(struct reader *r, int64_t *seq, struct err *e)
+{
+    struct db_stmt *s;
+    int rc = reader_stmt(r, Q_NEWEST, "SELECT max(seq) FROM job", &s, e);
+
+    return rc ? rc : reader_int(s, 0, seq, e);
+}
+
+int reader_unfinished(struct reader *r, struct str tenant, struct str batch_id,
+                      void (*on_id)(void *data, struct str id), void *data, struct err *e)
+{
+    struct db_stmt *s;
+    int64_t newest, from;
+    int rc = newest_job(r, &newest, e);
+
+    rc = rc ? rc : reader_stmt(r, Q_UNFINISHED, UNFINISHED_SQL, &s, e);
+    for (from = 1; rc == 0 && from <= newest; from += UNFINISHED_STEP) {
+        db_bind_int(s, 1, from);
+        db_bind_int(s, 2, from + UNFINISHED_STEP - 1);
+        db_bind_text(s, 3, tenant);
+        db_bind_text(s, 4, batch_id);
+        while ((rc = db_step(s, e)) > 0)
+            on_id(data, db_text(s, 0));
+        db_reset(s);
+    }
+    return rc;
+}
+
 /* ---- in the order of completion ---- */
 
 /* s stands on a completion: whether it is of the batch, by its headers. */
 static bool is_of(struct db_stmt *s, struct str tenant, struct str batch_id)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
 
-    header_decode(db_blob(s, 2), headers);
-    return str_eq(headers[HEADER_BATCH], batch_id) && str_eq(headers[HEADER_TENANT], tenant);
+    header_decode(db_blob(s, 2), &headers);
+    return str_eq(headers.all[HEADER_BATCH], batch_id) && str_eq(headers.all[HEADER_TENANT], tenant);
 }
 
 /* Gives the completion s stands on, if its job is a line of the batch: 1, 0 or negative; *told is
@@ -366,7 +399,7 @@ int reader_results_completed(struct reader *r, struct str tenant, struct str bat
     rc = rc ? rc : reader_find_batch(r, tenant, batch_id, &k.batch, e);
     if (rc)
         return rc;
-    *next = from > k.batch.first_off ? from : k.batch.first_off;
+    *next = k.batch.last_off >= 0 && k.batch.first_off > from ? k.batch.first_off : from;
     db_bind_int(s, 1, *next);
     db_bind_int(s, 2, k.batch.last_off);
     return walk_feed(&k, s, tenant, batch_id, &g, e);

@@ -20,13 +20,13 @@ struct feed {
 /* s stands on a record. */
 static bool matches(const struct feed *f, struct db_stmt *s)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
 
     if (!f->tenant.p && !f->batch_id.p)
         return true;
-    header_decode(db_blob(s, 1), headers);
-    return (!f->tenant.p || str_eq(headers[HEADER_TENANT], f->tenant)) &&
-           (!f->batch_id.p || str_eq(headers[HEADER_BATCH], f->batch_id));
+    header_decode(db_blob(s, 1), &headers);
+    return (!f->tenant.p || str_eq(headers.all[HEADER_TENANT], f->tenant)) &&
+           (!f->batch_id.p || str_eq(headers.all[HEADER_BATCH], f->batch_id));
 }
 
 /* Appends the record, or nothing when b has no room for all of it. */

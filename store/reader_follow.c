@@ -14,16 +14,16 @@ enum { VIEW_MAX_BYTES = 1 << 24 };
 
 static struct ended_record record_of(struct db_stmt *s)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
     struct ended_record r = {.offset = db_int(s, 0),
                              .ts_ms = db_int(s, 1),
                              .id = db_text(s, 2),
                              .value = db_blob(s, 4),
                              .state = STATE_FAILED};
 
-    header_decode(db_blob(s, 3), headers);
-    r.tenant = headers[HEADER_TENANT].p ? headers[HEADER_TENANT] : STR("default");
-    state_parse(headers[HEADER_STATUS], &r.state); /* it is one: the writer has looked */
+    header_decode(db_blob(s, 3), &headers); /* of these, tenant and status are the row's */
+    r.tenant = headers.all[HEADER_TENANT].p ? headers.all[HEADER_TENANT] : STR("default");
+    state_parse(headers.all[HEADER_STATUS], &r.state); /* it is one: the writer has looked */
     return r;
 }
 

@@ -8,6 +8,7 @@ enum reader_stmt {
     Q_JOB,
     Q_JOB_SEQ,
     Q_JOB_MEMBER,
+    Q_APPLIED,
     Q_LIST_ALL,
     Q_LIST_BAD,
     Q_LIST_GROUP,
@@ -24,6 +25,8 @@ enum reader_stmt {
     Q_BATCHES,
     Q_RESULTS,
     Q_OPEN,
+    Q_UNFINISHED,
+    Q_NEWEST,
     Q_USAGE,
     Q_USAGE_LAST,
     Q_USAGE_BISECT,
@@ -48,9 +51,9 @@ int reader_int(struct db_stmt *s, int64_t if_none, int64_t *out, struct err *e);
 
 /* The columns that reader_put_job takes, from column 0 on; j and c are the
  * aliases. */
-#define READER_COLUMNS                                                                             \
-    "j.seq, j.state, j.priority, j.form, j.off, j.created_at, j.not_before, j.deadline,"           \
-    " j.finished_at, j.batch_line, j.tenant, j.id, j.queue, j.model, j.batch_id, j.session,"       \
+#define READER_COLUMNS \
+    "j.seq, j.state, j.priority, j.form, j.off, j.part, j.created_at, j.not_before, j.deadline," \
+    " j.finished_at, j.batch_line, j.tenant, j.id, j.queue, j.model, j.batch_id, j.session," \
     " j.custom_id, j.metadata, c.value"
 #define READER_FROM "job j LEFT JOIN \"genq.completions\" c ON c.off=j.completion_off"
 enum reader_column {
@@ -59,6 +62,7 @@ enum reader_column {
     COL_PRIORITY,
     COL_FORM,
     COL_OFF,
+    COL_PART,
     COL_CREATED_AT,
     COL_NOT_BEFORE,
     COL_DEADLINE,

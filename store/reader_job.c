@@ -8,6 +8,11 @@ enum { CACHE_KIB = 4096, STEP_LIMIT_MS = 2000, LINE_MAX_BYTES = 1 << 30 };
 
 #define JOB_SQL "SELECT " READER_COLUMNS " FROM " READER_FROM " WHERE j.tenant=? AND j.id=?"
 
+/* Only a log that is followed has positions; a partition without one was added a moment ago. */
+#define APPLIED_SQL \
+    "SELECT ifnull((SELECT next>?3 FROM position WHERE topic=?1 AND partition=?2)," \
+    " NOT EXISTS (SELECT 1 FROM position))"
+
 struct reader *reader_open(const char *dataz, struct live *live, struct err *e)
 {
     struct reader *r = xcalloc(1, sizeof *r);
@@ -196,6 +201,21 @@ int reader_has_job(struct reader *r, struct str tenant, struct str id, struct er
     return rc;
 }
 
+int reader_has_applied(struct reader *r, struct position at, const struct topics *t, struct err *e)
+{
+    struct db_stmt *s;
+    int64_t has = 0;
+    int rc = reader_stmt(r, Q_APPLIED, APPLIED_SQL, &s, e);
+
+    if (rc)
+        return rc;
+    db_bind_text(s, 1, str_z(topics_name(t, at.topic)));
+    db_bind_int(s, 2, at.partition);
+    db_bind_int(s, 3, at.offset);
+    rc = reader_int(s, 0, &has, e);
+    return rc ? rc : has != 0;
+}
+
 static int find_open(struct reader *r, struct str tenant, struct str id, struct db_stmt **out,
                      struct err *e)
 {
@@ -239,7 +259,7 @@ int reader_job_head(struct reader *r, struct str tenant, struct str id, struct j
     row_job(s, out);
     at->topic =
         out->state == STATE_SCHEDULED ? TOPIC_SCHEDULED : topics_jobs(t, out->queue, out->priority);
-    at->partition = 0;
+    at->partition = (int32_t)db_int(s, COL_PART);
     at->offset = db_int(s, COL_OFF);
     own(out);
     db_reset(s);

@@ -40,13 +40,13 @@ static int run_with(struct db_stmt *s, int64_t v, struct err *e)
 /* s stands on the completion's row, whose bytes name the job. */
 static int drop_job(struct retention *r, struct db_stmt *s, int64_t off, struct err *e)
 {
-    struct str headers[HEADER_COUNT_];
+    struct headers headers;
     struct db_stmt *get = r->stmts[R_GET_JOB], *line = r->stmts[R_DROP_LINE];
     int64_t seq = 0;
     int rc;
 
-    header_decode(db_blob(s, 3), headers);
-    db_bind_text(get, 1, headers[HEADER_TENANT].p ? headers[HEADER_TENANT] : STR("default"));
+    header_decode(db_blob(s, 3), &headers);
+    db_bind_text(get, 1, headers.all[HEADER_TENANT].p ? headers.all[HEADER_TENANT] : STR("default"));
     db_bind_text(get, 2, db_text(s, 2));
     db_bind_int(get, 3, off);
     rc = db_step(get, e);

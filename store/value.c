@@ -1,5 +1,4 @@
 #include "store/value.h"
-#include <assert.h>
 #include <stdlib.h>
 
 /* at: a string's opening quote. Gives the place behind the closing one. */
@@ -22,15 +21,19 @@ static size_t skip_string(struct str s, size_t at)
 /* at: a value's first byte. Gives the place behind it. */
 static size_t skip_value(struct str s, size_t at)
 {
+    static const bool is_mark[256] = {
+        ['"'] = true, ['{'] = true, ['['] = true, ['}'] = true, [']'] = true, [','] = true};
     size_t depth = 0;
 
-    while (at < s.n) {
+    for (; at < s.n; at++) {
+        if (!is_mark[(unsigned char)s.p[at]])
+            continue;
         switch (s.p[at]) {
         case '"':
-            at = skip_string(s, at);
+            at = skip_string(s, at) - 1;
             if (depth == 0)
-                return at;
-            continue;
+                return at + 1;
+            break;
         case '{':
         case '[':
             depth++;
@@ -42,14 +45,11 @@ static size_t skip_value(struct str s, size_t at)
             if (--depth == 0)
                 return at + 1;
             break;
-        case ',':
+        default: /* a comma */
             if (depth == 0)
                 return at;
             break;
-        default:
-            break;
         }
-        at++;
     }
     return at;
 }
@@ -69,12 +69,24 @@ static struct str trim_end(struct str s)
     return s;
 }
 
-void value_find(struct str json, const char *const *names, size_t n, struct str *raw)
+/* Which of the names this is, or n. Members that are asked for in the order they stand in are found
+ * at the first look: `next` is the one behind the last found. */
+static size_t name_at(struct str name, const struct str *names, size_t n, size_t next)
+{
+    size_t i;
+
+    if (next < n && str_eq(name, names[next]))
+        return next;
+    for (i = 0; i < n && !str_eq(name, names[i]); i++)
+        ;
+    return i;
+}
+
+void value_find(struct str json, const struct str *names, size_t n, struct str *raw)
 {
     struct str name;
-    size_t at = skip_space(json, 0), end, i, n_found = 0;
+    size_t at = skip_space(json, 0), end, i, next = 0, n_found = 0;
 
-    assert(n <= 16);
     for (i = 0; i < n; i++)
         raw[i] = STR_NONE;
     if (at == json.n || json.p[at] != '{')
@@ -90,11 +102,11 @@ void value_find(struct str json, const char *const *names, size_t n, struct str 
             return;
         at = skip_space(json, at + 1);
         end = skip_value(json, at);
-        for (i = 0; i < n; i++) {
-            if (!raw[i].p && str_eqz(name, names[i])) {
-                raw[i] = trim_end(str_of(json.p + at, end - at));
-                n_found++;
-            }
+        i = name_at(name, names, n, next);
+        if (i < n && !raw[i].p) {
+            raw[i] = trim_end(str_of(json.p + at, end - at));
+            next = i + 1;
+            n_found++;
         }
         at = skip_space(json, end);
         if (at >= json.n || json.p[at] != ',')

@@ -5,9 +5,9 @@
 #include "base/str.h"
 
 /* Finds top-level members of an object by name, in one pass that ends when all are found.
- * raw[i]: the source text of names[i]'s value (part of `json`), STR_NONE when absent. n is at
- * most 16. */
-void value_find(struct str json, const char *const *names, size_t n, struct str *raw);
+ * raw[i]: the source text of names[i]'s value (part of `json`), STR_NONE when absent. Names that
+ * stand in the order of the members are found fastest. */
+void value_find(struct str json, const struct str *names, size_t n, struct str *raw);
 
 /* Takes the next element off an array's source text: true and its source text in *raw. Begin with *at
  * 0; false at the end. */

@@ -1,25 +1,38 @@
 /* The hooks: which record goes where, what a transaction gathers, and what its end tells others. */
 #include "base/log.h"
 #include "base/metric.h"
+#include "schema/migrate.h"
 #include "store/writer_internal.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+/* In the order of writer_job.c's binders. */
+#define JOB_COLUMNS \
+    "state, priority, form, off, part, created_at, completion_off, finished_at, not_before," \
+    " deadline, batch, batch_line, tenant, id, queue, model, batch_id, digest, session, " \
+    "custom_id," \
+    " metadata"
 #define BATCH_COLUMNS \
     "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled," \
-    " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off"
+    " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off," \
+    " last_at"
 
 static const char *const sql[W_COUNT_] = {
-    [W_ADD_JOB] = "INSERT INTO job(state, priority, form, off, created_at, completion_off,"
-                  " finished_at, not_before, deadline, batch, batch_line, tenant, id, queue, model,"
-                  " batch_id, digest, session, custom_id, metadata)"
-                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
-    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off FROM job"
+    [W_ADD_JOB] = "INSERT INTO job(" JOB_COLUMNS ")"
+                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off, off FROM job"
                   " WHERE tenant=? AND id=?",
-    [W_DUE] = "UPDATE job SET state=1, off=?, not_before=NULL WHERE seq=?",
-    [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, not_before=NULL,"
-              " deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL WHERE seq=?",
+    [W_FILL_JOB] = "UPDATE job SET (" JOB_COLUMNS ")=(?,?,?,?,?,?,ifnull(?, completion_off),"
+                   " ifnull(?, finished_at),?,?,ifnull(?, batch),?,?,?,?,?,?,?,?,?,?) WHERE seq=?",
+    [W_DUE] = "UPDATE job SET state=1, off=?, part=?, not_before=NULL WHERE seq=?",
+    [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, part=NULL,"
+              " not_before=NULL, deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL"
+              " WHERE seq=? AND state<3 AND tenant=? AND id=? AND batch_id IS ?",
     [W_JOIN] = "UPDATE job SET batch=?, batch_line=? WHERE seq=?",
+    [W_GET_EARLY] = "SELECT seq, state, batch_line, completion_off FROM job WHERE batch_id=?"
+                    " AND tenant=? AND batch_line IS NOT NULL AND batch IS NULL LIMIT 1",
+    [W_GET_END] = "SELECT ts, value FROM \"genq.completions\" WHERE off=?",
     [W_ADD_LINE] = "INSERT INTO batch_line(batch, line, job) VALUES(?,?,?)"
                    " ON CONFLICT DO UPDATE SET job=excluded.job WHERE job<>excluded.job",
     [W_ADD_CALL] = "INSERT INTO call(at, job, attempt, outcome, is_wasted, prompt_tokens,"
@@ -27,12 +40,11 @@ static const char *const sql[W_COUNT_] = {
                    " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [W_GET_BATCH] = "SELECT seq, " BATCH_COLUMNS " FROM batch WHERE tenant=? AND id=?",
     [W_ADD_BATCH] = "INSERT INTO batch(tenant, id, " BATCH_COLUMNS ")"
-                    " VALUES(?,?,?,?,NULL,NULL,0,0,0,0,0,0,0,0,0,"
-                    " (SELECT ifnull(max(off)+1, 0) FROM \"genq.completions\"), -1)",
+                    " VALUES(?,?,?,?,NULL,NULL,0,0,0,0,0,0,0,0,0,9223372036854775807,-1,0)",
     [W_SAVE_BATCH] = "UPDATE batch SET state=?, finished_at=?, n_lines=?, n_total=?, n_succeeded=?,"
                      " n_failed=?, n_cancelled=?, n_expired=?, prompt_tokens=?,"
                      " completion_tokens=?, cached_tokens=?, cost=?,"
-                     " first_off=min(first_off, ?), last_off=? WHERE seq=?",
+                     " first_off=min(first_off, ?), last_off=?, last_at=? WHERE seq=?",
     [W_GET_FACT] = "SELECT value FROM fact WHERE name=?",
     [W_SET_FACT] = "UPDATE fact SET value=? WHERE name=?",
 };
@@ -44,8 +56,9 @@ struct store_writer *store_writer_new(const struct topics *t, struct live *live,
 
     w->topics = t;
     w->live = live;
-    w->max_unfinished = max_unfinished;
+    w->max_unfinished = max_unfinished ? max_unfinished : INT64_MAX;
     map_init(&w->tallies);
+    w->recent = xcalloc(RECENT_JOBS, sizeof w->recent[0]);
     return w;
 }
 
@@ -56,6 +69,7 @@ void store_writer_free(struct store_writer *w)
     writer_forget_tallies(w);
     map_release(&w->tallies);
     free(w->ended);
+    free(w->recent);
     free(w);
 }
 
@@ -108,17 +122,15 @@ int writer_run(struct store_writer *w, struct db_stmt *s)
     return note(w, db_run(s, &e), &e);
 }
 
-static int load_unfinished(struct store_writer *w)
+static int read_unfinished(struct store_writer *w, struct db_stmt *s, struct err *e)
 {
-    struct db_stmt *s = w->stmts[W_GET_FACT];
     int rc;
 
     db_bind_text(s, 1, STR("unfinished"));
-    rc = writer_step(w, s);
+    rc = db_step(s, e);
     if (rc > 0)
         atomic_store_explicit(&w->unfinished, db_int(s, 0), memory_order_relaxed);
-    if (rc >= 0)
-        db_reset(s);
+    db_reset(s);
     return rc < 0 ? rc : 0;
 }
 
@@ -133,12 +145,30 @@ static int prepare(struct store_writer *w, struct db *db)
             rc = db_prepare(db, sql[i], &w->stmts[i], &e);
     if (rc == 0)
         rc = retention_prepare(&w->retention, db, &e);
+    if (rc == 0)
+        rc = read_unfinished(w, w->stmts[W_GET_FACT], &e);
     if (rc)
         return note(w, rc, &e);
-    rc = load_unfinished(w);
+    w->db = db;
+    return 0;
+}
+
+int store_load(struct store_writer *w, const char *dataz, struct err *e)
+{
+    char path[4200];
+    struct db *db;
+    struct db_stmt *s;
+    int rc;
+
+    snprintf(path, sizeof path, "%s/" DB_FILE, dataz);
+    rc = db_open(path, DB_READ, 0, &db, e);
+    if (rc)
+        return rc;
+    rc = db_prepare(db, sql[W_GET_FACT], &s, e);
     if (rc == 0)
-        w->db = db;
-    return rc;
+        rc = read_unfinished(w, s, e);
+    db_close(db);
+    return rc ? err_prefix(e, "%s", path) : 0;
 }
 
 /* ---- the hooks ---- */
@@ -211,6 +241,8 @@ void store_committed(void *writer, bool is_ok)
 
     if (is_ok && !w->broken)
         tell(w);
+    else
+        recent_forget(w);
     writer_forget_tallies(w);
     w->broken = 0;
     w->delta = w->n_late = w->now_ms = 0;

@@ -1,5 +1,6 @@
 /* Batches: their meta records, and their counters, which a transaction gathers and writes once. */
 #include "base/json.h"
+#include "store/value.h"
 #include "store/writer_internal.h"
 #include <stdlib.h>
 
@@ -36,6 +37,7 @@ static void read_row(struct tally *tally, struct db_stmt *s)
     tally->cost = db_real(s, 13);
     tally->first_off = db_int(s, 14);
     tally->last_off = db_int(s, 15);
+    tally->last_at = db_int(s, 16);
 }
 
 /* Also remembers that there is none, for the next record of the transaction. */
@@ -79,14 +81,104 @@ int writer_tally(struct store_writer *w, struct str tenant, struct str id, struc
     return rc;
 }
 
-void tally_end(struct tally *tally, enum job_state state, int64_t off)
+void tally_end(struct tally *tally, enum job_state state, const struct tally_end *end)
 {
+    static const struct str names[] = {STR_INIT("prompt_tokens"), STR_INIT("completion_tokens"),
+                                       STR_INIT("cached_tokens")};
+    struct str raw[3];
+
+    value_find(end->usage, names, 3, raw);
     tally->n_ended[state]++;
-    if (off < tally->first_off)
-        tally->first_off = off;
-    if (off > tally->last_off)
-        tally->last_off = off;
+    tally->usage.prompt_tokens += value_int(raw[0]);
+    tally->usage.completion_tokens += value_int(raw[1]);
+    tally->usage.cached_tokens += value_int(raw[2]);
+    tally->cost += value_num(end->cost);
+    if (end->off < tally->first_off)
+        tally->first_off = end->off;
+    if (end->off > tally->last_off)
+        tally->last_off = end->off;
+    if (end->ts_ms > tally->last_at)
+        tally->last_at = end->ts_ms;
     tally->is_dirty = true;
+}
+
+/* ---- jobs that came before their batch ---- */
+
+static int count_earlier_end(struct store_writer *w, struct tally *tally, const struct job_row *row)
+{
+    static const struct str names[] = {STR_INIT("usage"), STR_INIT("cost")};
+    struct tally_end end = {.off = row->completion_off};
+    struct db_stmt *s = w->stmts[W_GET_END];
+    struct str raw[2];
+    int rc;
+
+    db_bind_int(s, 1, row->completion_off);
+    rc = writer_step(w, s);
+    if (rc < 0)
+        return rc;
+    if (rc > 0) {
+        value_find(db_blob(s, 1), names, 2, raw);
+        end.ts_ms = db_int(s, 0);
+        end.usage = raw[0];
+        end.cost = raw[1];
+    }
+    tally_end(tally, row->state, &end);
+    db_reset(s);
+    return 0;
+}
+
+int writer_join(struct store_writer *w, struct tally *tally, int64_t line,
+                const struct job_row *row)
+{
+    struct binder b = {w->stmts[W_JOIN], 0};
+    int rc;
+
+    put_int(&b, tally->seq);
+    put_int(&b, line);
+    put_int(&b, row->seq);
+    rc = writer_run(w, b.s);
+    if (rc)
+        return rc;
+    recent_forget(w); /* it was of no batch */
+    tally->n_total++;
+    tally->is_dirty = true;
+    return state_is_terminal(row->state) ? count_earlier_end(w, tally, row) : 0;
+}
+
+/* 1, *row and *line, 0 when there is none left, or negative. */
+static int get_early(struct store_writer *w, const struct batch *batch, struct job_row *row,
+                     int64_t *line)
+{
+    struct db_stmt *s = w->stmts[W_GET_EARLY];
+    int rc;
+
+    db_bind_text(s, 1, batch->id);
+    db_bind_text(s, 2, batch->tenant);
+    rc = writer_step(w, s);
+    if (rc > 0) {
+        row->seq = db_int(s, 0);
+        row->state = (enum job_state)db_int(s, 1);
+        *line = db_int(s, 2);
+        row->completion_off = db_int(s, 3);
+    }
+    if (rc >= 0)
+        db_reset(s);
+    return rc;
+}
+
+static int adopt(struct store_writer *w, struct tally *tally, const struct batch *batch)
+{
+    struct job_row row;
+    int64_t line;
+    int rc;
+
+    while ((rc = get_early(w, batch, &row, &line)) > 0) {
+        rc = writer_add_line(w, tally->seq, line, row.seq);
+        rc = rc ? rc : writer_join(w, tally, line, &row);
+        if (rc)
+            break;
+    }
+    return rc;
 }
 
 /* ---- meta records ---- */
@@ -107,9 +199,23 @@ static int create(struct store_writer *w, struct tally *tally, const struct batc
     tally->state = BATCH_RECEIVING;
     tally->created_at = batch->created_at;
     tally->n_lines = -1;
-    tally->first_off = INT64_MAX; /* the statement knows better */
+    tally->first_off = INT64_MAX;
     tally->last_off = -1;
-    return 0;
+    return adopt(w, tally, batch);
+}
+
+static void move(struct tally *tally, const struct record *r, const struct batch *batch)
+{
+    enum batch_state state = tally->state == BATCH_CANCELLED ? tally->state : batch->state;
+    int64_t n_lines = batch->n_lines >= 0 ? batch->n_lines : tally->n_lines;
+
+    if (state == tally->state && n_lines == tally->n_lines)
+        return; /* a repeat is not its end */
+    tally->state = state;
+    tally->n_lines = n_lines;
+    if (r->ts_ms > tally->last_at)
+        tally->last_at = r->ts_ms;
+    tally->is_dirty = true;
 }
 
 static int apply(struct store_writer *w, struct record *r, const struct batch *batch)
@@ -127,11 +233,7 @@ static int apply(struct store_writer *w, struct record *r, const struct batch *b
         r->detail = (int)tally->state;
         return is_new ? 0 : ERR_EXISTS;
     }
-    if (batch->n_lines >= 0)
-        tally->n_lines = batch->n_lines;
-    if (tally->state != BATCH_CANCELLED)
-        tally->state = batch->state;
-    tally->is_dirty = true;
+    move(tally, r, batch);
     return 0;
 }
 
@@ -163,14 +265,11 @@ static int64_t count_ended(const struct tally *tally)
 }
 
 /* Lines that come after the end, of an input that grew, open a batch again. */
-static void judge_end(struct store_writer *w, struct tally *tally)
+static void judge_end(struct tally *tally)
 {
     bool is_over = tally->state != BATCH_RECEIVING && count_ended(tally) >= tally->n_total;
 
-    if (!is_over)
-        tally->finished_at = 0;
-    else if (tally->finished_at == 0)
-        tally->finished_at = w->now_ms;
+    tally->finished_at = is_over ? tally->last_at : 0;
 }
 
 static int save(struct store_writer *w, struct tally *tally)
@@ -178,7 +277,7 @@ static int save(struct store_writer *w, struct tally *tally)
     struct binder b = {w->stmts[W_SAVE_BATCH], 0};
     size_t i;
 
-    judge_end(w, tally);
+    judge_end(tally);
     put_int(&b, tally->state);
     put_int_or_null(&b, tally->finished_at, 0);
     put_int_or_null(&b, tally->n_lines, -1);
@@ -191,6 +290,7 @@ static int save(struct store_writer *w, struct tally *tally)
     db_bind_real(b.s, ++b.at, tally->cost);
     put_int(&b, tally->first_off);
     put_int(&b, tally->last_off);
+    put_int(&b, tally->last_at);
     put_int(&b, tally->seq);
     return writer_run(w, b.s);
 }

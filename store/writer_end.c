@@ -14,7 +14,8 @@ struct ending {
 
 static int read_ending(struct record *r, struct ending *end)
 {
-    static const char *const names[] = {"finished_at", "usage", "calls", "cost"};
+    static const struct str names[] = {STR_INIT("finished_at"), STR_INIT("usage"),
+                                       STR_INIT("calls"), STR_INIT("cost")};
     struct str raw[4];
 
     end->r = r;
@@ -45,24 +46,33 @@ static struct str or_empty(struct str s)
 
 /* ---- the ledger ---- */
 
+/* In the order in which completion_write has them. */
 enum call_member {
+    C_ID,
     C_ATTEMPT,
-    C_OUTCOME,
+    C_NODE,
+    C_MODEL,
     C_PROMPT,
     C_COMPLETION,
     C_CACHED,
+    C_OUTCOME,
     C_MS,
     C_COST,
-    C_MODEL,
-    C_NODE,
-    C_ID,
     C_COUNT_
 };
 
-static const char *const call_members[C_COUNT_] = {
-    "attempt",       "outcome", "prompt_tokens", "completion_tokens",
-    "cached_tokens", "ms",      "cost",          "model",
-    "node",          "id"};
+static const struct str call_members[C_COUNT_] = {
+    STR_INIT("id"),
+    STR_INIT("attempt"),
+    STR_INIT("node"),
+    STR_INIT("model"),
+    STR_INIT("prompt_tokens"),
+    STR_INIT("completion_tokens"),
+    STR_INIT("cached_tokens"),
+    STR_INIT("outcome"),
+    STR_INIT("ms"),
+    STR_INIT("cost"),
+};
 
 static struct str name_of(struct str raw, struct json **owned)
 {
@@ -122,15 +132,9 @@ static int add_calls(struct store_writer *w, const struct ending *end, const str
 
 static void count_end(struct tally *tally, const struct ending *end)
 {
-    static const char *const names[] = {"prompt_tokens", "completion_tokens", "cached_tokens"};
-    struct str raw[3];
+    struct tally_end of = {end->r->at.offset, end->r->ts_ms, end->usage, end->cost};
 
-    value_find(end->usage, names, 3, raw);
-    tally_end(tally, end->state, end->r->at.offset);
-    tally->usage.prompt_tokens += value_int(raw[0]);
-    tally->usage.completion_tokens += value_int(raw[1]);
-    tally->usage.cached_tokens += value_int(raw[2]);
-    tally->cost += value_num(end->cost);
+    tally_end(tally, end->state, &of);
 }
 
 /* ---- the job ---- */
@@ -153,25 +157,33 @@ static int end_row(struct store_writer *w, const struct ending *end, const struc
     put_int(&b, end->r->at.offset);
     put_int(&b, finished_at(end));
     put_int(&b, row->seq);
+    put_text(&b, end->tenant);
+    put_text(&b, end->id);
+    put_text(&b, row->batch_id[0] ? str_z(row->batch_id) : STR_NONE);
     return writer_run(w, b.s);
 }
 
+/* 1; 0 when the row is not this job's, or has ended; or negative. */
 static int end_known(struct store_writer *w, const struct ending *end, const struct job_row *row)
 {
     struct tally *tally = NULL;
     int rc = end_row(w, end, row);
 
-    if (rc == 0 && row->batch)
+    if (rc || db_changes(w->db) == 0)
+        return rc;
+    if (row->batch)
         rc = writer_tally(w, end->tenant, str_z(row->batch_id), &tally);
     if (rc)
         return rc;
     if (tally && tally->seq == row->batch)
         count_end(tally, end);
     w->delta--;
-    return add_calls(w, end, row, false);
+    rc = add_calls(w, end, row, false);
+    return rc ? rc : 1;
 }
 
-/* A line that was refused, say: it never was a job record, but it has an end. */
+/* A line that was refused never was a job record, but has an end. One with a source has a record,
+ * which is yet to come over another partition. */
 static int add_ended(struct store_writer *w, const struct ending *end,
                      const struct completion_view *view)
 {
@@ -184,7 +196,12 @@ static int add_ended(struct store_writer *w, const struct ending *end,
                     .batch_id = view->batch_id,
                     .created_at = view->created_at ? view->created_at : end->r->ts_ms,
                     .batch_line = view->batch_line};
-    struct new_job fresh = {&j, end->state, -1, end->r->at.offset, finished_at(end), NULL, NULL};
+    struct position source = end->r->source;
+    struct new_job fresh = {.j = &j,
+                            .state = end->state,
+                            .off = topics_is_source(source.topic) ? source.offset : -1,
+                            .completion_off = end->r->at.offset,
+                            .finished_at = finished_at(end)};
     struct job_row row = {.state = end->state};
     int rc = 0;
 
@@ -211,24 +228,34 @@ static int end_unknown(struct store_writer *w, const struct ending *end)
     return rc;
 }
 
+static int end_late(struct store_writer *w, const struct ending *end, const struct job_row *row)
+{
+    int rc = add_calls(w, end, row, true);
+
+    end->r->detail = (int)row->state;
+    w->n_late++;
+    gather(w, end);
+    return rc ? rc : ERR_EXISTS;
+}
+
 int writer_apply_completion(struct store_writer *w, struct record *r)
 {
     struct ending end;
     struct job_row row;
     int rc = read_ending(r, &end);
 
-    rc = rc ? rc : writer_get_job(w, end.tenant, end.id, &row);
+    if (rc == 0 && recent_find(w, r->source, &row) &&
+        str_copyz(row.batch_id, sizeof row.batch_id, r->headers[HEADER_BATCH]))
+        rc = end_known(w, &end, &row);
+    if (rc == 0) {
+        rc = writer_get_job(w, end.tenant, end.id, &row);
+        if (rc > 0 && state_is_terminal(row.state))
+            return end_late(w, &end, &row);
+        if (rc >= 0)
+            rc = rc > 0 ? end_known(w, &end, &row) : end_unknown(w, &end);
+    }
     if (rc < 0)
         return rc;
-    if (rc > 0 && state_is_terminal(row.state)) {
-        r->detail = (int)row.state;
-        w->n_late++;
-        gather(w, &end);
-        rc = add_calls(w, &end, &row, true);
-        return rc ? rc : ERR_EXISTS;
-    }
-    rc = rc > 0 ? end_known(w, &end, &row) : end_unknown(w, &end);
-    if (rc == 0)
-        gather(w, &end);
-    return rc;
+    gather(w, &end);
+    return 0;
 }

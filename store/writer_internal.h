@@ -10,9 +10,12 @@
 enum writer_stmt {
     W_ADD_JOB,
     W_GET_JOB,
+    W_FILL_JOB,
     W_DUE,
     W_END,
     W_JOIN,
+    W_GET_EARLY,
+    W_GET_END,
     W_ADD_LINE,
     W_ADD_CALL,
     W_GET_BATCH,
@@ -30,7 +33,8 @@ struct tally {
     int64_t seq; /* 0: there is no such batch; its id only groups */
     enum batch_state state;
     int64_t created_at, finished_at, n_lines; /* 0, -1: not yet */
-    int64_t n_total, n_ended[STATE_COUNT_];   /* jobs; ended ones by terminal state */
+    int64_t last_at; /* time of the newest record that moved it towards its end */
+    int64_t n_total, n_ended[STATE_COUNT_]; /* jobs; ended ones by terminal state */
     struct usage usage;
     double cost;
     int64_t first_off, last_off; /* of its completions in the feed; INT64_MAX, -1: none */
@@ -42,6 +46,15 @@ struct tally {
 struct ended_job {
     struct str tenant, id;
 };
+
+/* A job whose record was applied not long ago, so that its end need not look its row up. A hint: the
+ * statement that ends the row holds it against the row. */
+struct recent_job {
+    struct position at; /* of its record */
+    int64_t seq, batch; /* seq 0: a free place */
+};
+
+enum { RECENT_JOBS = 8192 }; /* a power of two; more than a batch run has unfinished */
 
 struct store_writer {
     const struct topics *topics;
@@ -62,6 +75,7 @@ struct store_writer {
     size_t n_ended, room;
     struct map tallies;
     struct tally *tally_list;
+    struct recent_job *recent; /* RECENT_JOBS places, by offset */
 };
 
 /* The job's row, as far as writing needs it. */
@@ -70,6 +84,7 @@ struct job_row {
     enum job_state state;
     int64_t batch; /* seq of its batch; 0: it is a member of none */
     int64_t completion_off;
+    bool is_expected; /* a completion made it: its record is yet to come */
     bool has_digest;
     uint8_t digest[SHA256_LEN];
     char batch_id[ID_MAX + 1]; /* "" for none */
@@ -114,14 +129,31 @@ struct new_job {
     const struct job *j;
     enum job_state state;
     int64_t off, completion_off, finished_at; /* -1, -1, 0: NULL */
+    int32_t part;                             /* while it has not ended */
     const uint8_t *digest;                    /* NULL allowed */
     struct tally *tally;
 };
 /* 1 and *seq when it was added, 0 when the id is there, or negative. */
 int writer_add_job(struct store_writer *w, const struct new_job *n, int64_t *seq);
 
-/* Counts an ended job, whose completion stands at `off`. */
-void tally_end(struct tally *tally, enum job_state state, int64_t off);
+/* Recently added jobs, by the place of their record (writer_recent.c). */
+void recent_add(struct store_writer *w, struct position at, int64_t seq, int64_t batch);
+/* Whether the job of the record at this place is known; sets row's seq and batch. */
+bool recent_find(const struct store_writer *w, struct position at, struct job_row *row);
+void recent_forget(struct store_writer *w);
+
+/* What a batch wants to know of a member's completion. */
+struct tally_end {
+    int64_t off, ts_ms;
+    struct str usage, cost; /* source text */
+};
+
+void tally_end(struct tally *tally, enum job_state state, const struct tally_end *end);
+/* Puts job `seq` on its line of the batch. */
+int writer_add_line(struct store_writer *w, int64_t batch, int64_t line, int64_t seq);
+/* Makes a job that came before its batch a member, with its end if it has one. */
+int writer_join(struct store_writer *w, struct tally *tally, int64_t line,
+                const struct job_row *row);
 
 /* Batches (writer_batch.c). */
 int writer_apply_meta(struct store_writer *w, struct record *r);

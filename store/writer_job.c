@@ -22,6 +22,7 @@ int writer_get_job(struct store_writer *w, struct str tenant, struct str id, str
         if (row->has_digest)
             memcpy(row->digest, digest.p, SHA256_LEN);
         row->completion_off = db_int(s, 5);
+        row->is_expected = state_is_terminal(row->state) && !row->has_digest && !db_is_null(s, 6);
     }
     db_reset(s);
     return rc;
@@ -35,16 +36,18 @@ static struct str or_none(struct str s)
 static void bind_numbers(struct binder *b, const struct new_job *n)
 {
     const struct job *j = n->j;
+    bool is_open = !state_is_terminal(n->state);
 
     put_int(b, n->state);
     put_int(b, j->priority);
     put_int(b, j->form);
     put_int_or_null(b, n->off, -1);
+    put_int_or_null(b, is_open ? n->part : -1, -1);
     put_int(b, j->created_at);
     put_int_or_null(b, n->completion_off, -1);
     put_int_or_null(b, n->finished_at, 0);
-    put_int_or_null(b, j->not_before, 0);
-    put_int_or_null(b, j->deadline, 0);
+    put_int_or_null(b, is_open ? j->not_before : 0, 0);
+    put_int_or_null(b, is_open ? j->deadline : 0, 0);
     put_int_or_null(b, n->tally ? n->tally->seq : 0, 0);
     put_int_or_null(b, j->batch_line, -1);
 }
@@ -65,8 +68,7 @@ static void bind_texts(struct binder *b, const struct new_job *n)
     put_text(b, is_open ? or_none(j->metadata) : STR_NONE);
 }
 
-/* Puts job `seq` on its line of the batch. */
-static int add_line(struct store_writer *w, int64_t batch, int64_t line, int64_t seq)
+int writer_add_line(struct store_writer *w, int64_t batch, int64_t line, int64_t seq)
 {
     struct binder b = {w->stmts[W_ADD_LINE], 0};
 
@@ -90,39 +92,59 @@ int writer_add_job(struct store_writer *w, const struct new_job *n, int64_t *seq
     if (n->tally) {
         n->tally->n_total++;
         n->tally->is_dirty = true;
-        rc = add_line(w, n->tally->seq, n->j->batch_line, *seq);
+        rc = writer_add_line(w, n->tally->seq, n->j->batch_line, *seq);
     }
     return rc ? rc : 1;
 }
 
 /* ---- a known id ---- */
 
-static int mark_due(struct store_writer *w, struct record *r, const struct job_row *row)
+/* Puts a known job on its line of the batch; one that is no member yet becomes one. */
+static int take_line(struct store_writer *w, const struct new_job *n, const struct job_row *row)
 {
-    struct db_stmt *s = w->stmts[W_DUE];
+    int rc = writer_add_line(w, n->tally->seq, n->j->batch_line, row->seq);
 
-    if (row->state != STATE_SCHEDULED) {
-        r->detail = (int)row->state;
-        return ERR_EXISTS;
-    }
-    db_bind_int(s, 1, r->at.offset);
-    db_bind_int(s, 2, row->seq);
-    return writer_run(w, s);
+    if (rc == 0 && row->batch == 0)
+        rc = writer_join(w, n->tally, n->j->batch_line, row);
+    return rc;
 }
 
-/* The job is of this batch, but came before it: now it is a member. */
-static int join(struct store_writer *w, struct tally *tally, int64_t line,
-                const struct job_row *row)
+/* Its completion came first, over another partition, and made the row: what only the record knows
+ * is added. */
+static int fill(struct store_writer *w, const struct new_job *n, const struct job_row *row)
 {
-    struct binder b = {w->stmts[W_JOIN], 0};
+    struct new_job ended = {
+        .j = n->j, .state = row->state, .off = -1, .completion_off = -1, .digest = n->digest};
+    struct binder b = {w->stmts[W_FILL_JOB], 0};
+    int rc;
 
-    put_int(&b, tally->seq);
-    put_int(&b, line);
+    bind_numbers(&b, &ended);
+    bind_texts(&b, &ended);
     put_int(&b, row->seq);
-    tally->n_total++;
-    tally->is_dirty = true;
-    if (state_is_terminal(row->state))
-        tally_end(tally, row->state, row->completion_off);
+    rc = writer_run(w, b.s);
+    return rc == 0 && n->tally ? take_line(w, n, row) : rc;
+}
+
+static bool is_same(const struct new_job *n, const struct job_row *row)
+{
+    return row->has_digest && memcmp(row->digest, n->digest, SHA256_LEN) == 0;
+}
+
+static int mark_due(struct store_writer *w, struct record *r, const struct new_job *n,
+                    const struct job_row *row)
+{
+    struct binder b = {w->stmts[W_DUE], 0};
+    int rc = row->is_expected ? fill(w, n, row) : 0;
+
+    if (rc || row->state != STATE_SCHEDULED) {
+        r->detail = (int)row->state;
+        return rc ? rc : ERR_EXISTS;
+    }
+    if (!is_same(n, row))
+        return ERR_CONFLICT; /* due is another job of this id */
+    put_int(&b, r->at.offset);
+    put_int(&b, r->at.partition);
+    put_int(&b, row->seq);
     return writer_run(w, b.s);
 }
 
@@ -131,14 +153,13 @@ static int repeat(struct store_writer *w, struct record *r, const struct new_job
 {
     int rc = 0;
 
+    if (row->is_expected)
+        return fill(w, n, row);
     r->detail = (int)row->state;
-    if (!row->has_digest || memcmp(row->digest, n->digest, SHA256_LEN) != 0)
+    if (!is_same(n, row))
         return ERR_CONFLICT;
-    if (n->tally && str_eqz(n->j->batch_id, row->batch_id)) {
-        rc = add_line(w, n->tally->seq, n->j->batch_line, row->seq);
-        if (rc == 0 && row->batch == 0)
-            rc = join(w, n->tally, n->j->batch_line, row);
-    }
+    if (n->tally && str_eqz(n->j->batch_id, row->batch_id))
+        rc = take_line(w, n, row);
     return rc ? rc : ERR_EXISTS;
 }
 
@@ -166,7 +187,7 @@ static int apply_known(struct store_writer *w, struct record *r, struct new_job 
     int rc = writer_get_job(w, n->j->tenant, n->j->id, &row);
 
     if (rc > 0)
-        return is_due ? mark_due(w, r, &row) : repeat(w, r, n, &row);
+        return is_due ? mark_due(w, r, n, &row) : repeat(w, r, n, &row);
     if (rc < 0 || !is_due)
         return rc < 0 ? rc : ERR_FULL;
     rc = writer_add_job(w, n, &seq);
@@ -174,18 +195,24 @@ static int apply_known(struct store_writer *w, struct record *r, struct new_job 
     return rc < 0 ? rc : 0;
 }
 
-static int apply(struct store_writer *w, struct record *r, const struct job *j)
+static int apply(struct store_writer *w, struct record *r, struct job *j)
 {
     bool is_job_topic = topics_is_jobs(r->at.topic);
     bool is_full = store_unfinished(w) + w->delta >= w->max_unfinished;
     bool is_due = is_job_topic && r->source.topic == TOPIC_SCHEDULED;
     uint8_t digest[SHA256_LEN];
-    struct new_job fresh = {
-        j, is_job_topic ? STATE_QUEUED : STATE_SCHEDULED, r->at.offset, -1, 0, digest, NULL};
+    struct new_job fresh = {.j = j,
+                            .state = is_job_topic ? STATE_QUEUED : STATE_SCHEDULED,
+                            .off = r->at.offset,
+                            .part = r->at.partition,
+                            .completion_off = -1,
+                            .digest = digest};
     int64_t seq;
     int rc = 0;
 
     job_digest(j, digest);
+    if (is_due)
+        j->not_before = 0; /* it is over */
     if (j->batch_id.p && j->batch_line >= 0)
         rc = writer_tally(w, j->tenant, j->batch_id, &fresh.tally);
     if (rc == 0 && !is_full && !is_due)
@@ -193,6 +220,8 @@ static int apply(struct store_writer *w, struct record *r, const struct job *j)
     if (rc == 0)
         return apply_known(w, r, &fresh, is_due);
     w->delta += rc > 0;
+    if (rc > 0)
+        recent_add(w, r->at, seq, fresh.tally ? fresh.tally->seq : 0);
     return rc < 0 ? rc : 0;
 }
 
@@ -201,6 +230,8 @@ int writer_apply_job(struct store_writer *w, struct record *r)
     struct job j;
     int rc;
 
+    if (r->value.n == 0 && r->at.topic == TOPIC_SCHEDULED)
+        return 0; /* what compaction is to remove */
     if (job_parse(&j, r->value, true, NULL, NULL))
         return ERR_INVALID;
     job_take_digest(&j, r->headers[HEADER_DIGEST]);

@@ -16,7 +16,7 @@ INCLUDERS = {
     "sqlite3.h": ["base/db.c"],
     "cjson/cJSON.h": ["base/json.c"],
     "yaml.h": ["base/yaml.c"],
-    "curl/curl.h": ["base/fetch.c"],
+    "curl/curl.h": ["base/fetch_internal.h"],
     "hiredis/hiredis.h": ["base/redis.c"],
     "librdkafka/rdkafka.h": ["broker-config/kafka.h"],
     "microhttpd.h": ["producer/http/connection.h", "producer/http/request.c",

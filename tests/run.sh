@@ -7,6 +7,7 @@
 #   fuzz    each parser of outside bytes, a few seconds each
 #
 # tests/run.sh [ctest arguments], e.g. tests/run.sh -R flow. VARIANTS="plain asan" picks variants.
+# GENQ_NO_KAFKA=1 skips the tests with a real Kafka, whose jars come from Maven Central (44 MB, once).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${BUILD_DIR:-build-tests}
@@ -14,6 +15,16 @@ read -ra variants <<<"${VARIANTS:-plain asan tsan fuzz}"
 
 deploy/packages.sh test
 mkdir -p "$out"
+
+# Here and not by the first test that wants them: a test without jars is skipped, which nobody would see.
+export GENQ_KAFKA_LIBS=${GENQ_KAFKA_LIBS:-$(realpath "$out")/kafka-libs}
+if [ -z "${GENQ_NO_KAFKA:-}" ]; then
+    echo "collecting Kafka's jars"
+    python3 -B tests/lib/kafka.py collect >/dev/null || {
+        echo "tests/run.sh: no Kafka to test with; GENQ_NO_KAFKA=1 does without" >&2
+        exit 1
+    }
+fi
 
 configure() { # NAME cmake options…
     local name=$1

@@ -7,7 +7,11 @@
 #include "worker/test_hook.h"
 #include <stdlib.h>
 
-enum { GROUP = 64, RETRY_MS = 100 };
+enum {
+    GROUP = 64,
+    OUT_MAX = 1024, /* jobs with their bodies in memory, however many are due at once */
+    RETRY_MS = 100,
+};
 
 struct entry {
     union {
@@ -27,6 +31,7 @@ struct lookup {
 
 struct move {
     struct outgoing out; /* first */
+    struct worker *w;
     struct buf mem;
 };
 
@@ -39,6 +44,7 @@ static void on_moved(struct outgoing *o, int code)
     HOOK_CRASH("due_published");
     if (code != 0 && code != ERR_CLOSED)
         log_info("due_refused", LS("id", o->record.key), LI("code", code));
+    m->w->due.n_out--;
     buf_release(&m->mem);
     free(m);
 }
@@ -54,7 +60,7 @@ static int topic_of(const struct worker *w, const struct job *job)
 static void move(struct worker *w, const struct record *r)
 {
     struct err e = {0};
-    struct job *job = intake_parse(r, &e);
+    struct job *job = intake_parse(w, r, &e);
     struct move *m;
 
     if (!job) {
@@ -62,6 +68,7 @@ static void move(struct worker *w, const struct record *r)
         return;
     }
     m = xcalloc(1, sizeof *m);
+    m->w = w;
     buf_init(&m->mem, r->value.n + (1 << 20));
     if (envelope_job(&m->out.record, job, &m->mem, &e) != 0) {
         intake_bury(w, r, e.msg);
@@ -72,6 +79,7 @@ static void move(struct worker *w, const struct record *r)
         m->out.record.ts_ms = worker_wall_ms(w);
         m->out.record.source = HOOK_SKIP("due_source") ? POSITION_NONE : r->at;
         m->out.on_sent = on_moved;
+        w->due.n_out++;
         outbox_add(&w->outbox, &m->out);
     }
     job_release(job);
@@ -80,6 +88,12 @@ static void move(struct worker *w, const struct record *r)
 
 /* ---- reading ---- */
 
+static void later(struct worker *w, struct entry *entry)
+{
+    entry->in.at.at = 0;
+    alarms_set(&w->due.alarms, &entry->in.at, worker_wall_ms(w) + RETRY_MS);
+}
+
 static void on_read(struct broker_read *read, const struct record *records, size_t n)
 {
     struct lookup *l = (struct lookup *)(void *)read;
@@ -87,10 +101,16 @@ static void on_read(struct broker_read *read, const struct record *records, size
 
     HOOK_CRASH("due_read");
     l->w->due.n_reads--;
+    l->w->due.n_out -= read->n;
+    worker_read_failed(l->w, read->code);
     for (i = 0; i < n && !l->w->is_stopping; i++)
         move(l->w, &records[i]);
-    for (i = 0; i < read->n; i++)
-        free(l->entries[i]);
+    for (i = 0; i < read->n; i++) {
+        if (read->code)
+            later(l->w, l->entries[i]);
+        else
+            free(l->entries[i]);
+    }
     free(l);
 }
 
@@ -107,28 +127,36 @@ static void read_group(struct worker *w)
     struct list *node;
     size_t n = 0, i;
 
-    while (n < GROUP && (node = list_pop(&w->due.ready)) != NULL)
-        l->entries[n++] = LIST_ENTRY(node, struct entry, in.ready);
+    while (n < GROUP && (node = w->due.ready.next) != &w->due.ready) {
+        struct entry *entry = LIST_ENTRY(node, struct entry, in.ready);
+
+        if (n > 0 && entry->partition != l->entries[0]->partition)
+            break;
+        list_remove(node);
+        l->entries[n++] = entry;
+    }
     qsort(l->entries, n, sizeof l->entries[0], by_offset);
     for (i = 0; i < n; i++)
         l->offsets[i] = l->entries[i]->offset;
     l->w = w;
-    l->read = (struct broker_read){
-        .offsets = l->offsets, .n = n, .topic = TOPIC_SCHEDULED, .on_read = on_read};
+    l->read = (struct broker_read){.offsets = l->offsets,
+                                   .n = n,
+                                   .topic = TOPIC_SCHEDULED,
+                                   .partition = l->entries[0]->partition,
+                                   .on_read = on_read};
     if (broker_read(w->broker, &l->read) == 0) {
         w->due.n_reads++;
+        w->due.n_out += n;
         return;
     }
-    for (i = 0; i < n; i++) {
-        l->entries[i]->in.at.at = 0;
-        alarms_set(&w->due.alarms, &l->entries[i]->in.at, worker_wall_ms(w) + RETRY_MS);
-    }
+    for (i = 0; i < n; i++)
+        later(w, l->entries[i]);
     free(l);
 }
 
 void due_flush(struct worker *w)
 {
-    while (!list_is_empty(&w->due.ready) && !w->is_stopping)
+    while (!list_is_empty(&w->due.ready) && w->due.n_out < OUT_MAX && !w->is_stopping)
         read_group(w);
 }
 
@@ -145,7 +173,7 @@ static void on_due(struct heap_node *node, void *data)
 static void take(struct worker *w, const struct record *r)
 {
     struct err e = {0};
-    struct job *job = intake_parse(r, &e);
+    struct job *job = intake_parse(w, r, &e);
     struct entry *entry;
 
     if (!job) {
@@ -178,9 +206,12 @@ void due_init(struct worker *w)
 int due_start(struct worker *w, struct err *e)
 {
     struct subscription s = {.on_records = on_records,
+                             .on_failed = worker_read_failed,
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};
 
+    if (broker_is_shared(w->broker))
+        return 0; /* not built yet: submissions say so */
     return broker_subscribe(w->broker, TOPIC_SCHEDULED, &s, e);
 }
 

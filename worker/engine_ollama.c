@@ -135,11 +135,11 @@ static int build(const struct job *j, struct str model, bool is_stream, struct e
 
 /* ---- answers ---- */
 
-static void take_int(const struct json *value, int64_t *to)
+static void take_int(struct json_members *m, int64_t *to)
 {
     int64_t v;
 
-    if (json_int(value, &v))
+    if (json_members_int(m, &v))
         *to = v;
 }
 
@@ -176,7 +176,7 @@ static void take_member(struct engine_reply *r, struct json_members *m)
         engine_set_embeddings(r, json_members_value(m));
         r->is_done = r->embedding.n > 0;
     } else if (str_eqz(name, "done")) {
-        r->is_done = r->is_done || json_is_true(json_members_value(m));
+        r->is_done = r->is_done || json_members_is_true(m);
     } else if (str_eqz(name, "done_reason")) {
         str_copyz(r->finish_reason, sizeof r->finish_reason, json_members_str(m));
     } else if (str_eqz(name, "model")) {
@@ -184,12 +184,12 @@ static void take_member(struct engine_reply *r, struct json_members *m)
     } else if (str_eqz(name, "error")) {
         engine_set_error_value(r, json_members_value(m));
     } else if (str_eqz(name, "prompt_eval_count")) {
-        take_int(json_members_value(m), &r->usage.prompt_tokens);
+        take_int(m, &r->usage.prompt_tokens);
         r->has_usage = true;
     } else if (str_eqz(name, "eval_count")) {
-        take_int(json_members_value(m), &r->usage.completion_tokens);
+        take_int(m, &r->usage.completion_tokens);
     } else if (str_eqz(name, "prompt_eval_cached_count")) {
-        take_int(json_members_value(m), &r->usage.cached_tokens);
+        take_int(m, &r->usage.cached_tokens);
     }
 }
 

@@ -24,6 +24,7 @@ struct due {
     struct alarms alarms;
     struct list ready; /* due, to be read at the end of the turn */
     int n_reads;
+    size_t n_out; /* being read, or on their way to the log */
 };
 
 struct worker {
@@ -63,8 +64,8 @@ struct worker {
     void *on_stopped_data;
     uint64_t random;
     int n_handles; /* libuv's, not yet closed */
-    int64_t ended[STATE_COUNT_];
     char trouble[600];
+    int read_failure; /* ERR_CORRUPT once records cannot be read any more */
 };
 
 /* ---- worker.c: small things for all roles ---- */
@@ -72,11 +73,13 @@ int64_t worker_wall_ms(struct worker *w); /* read once a turn */
 int64_t worker_mono_ms(struct worker *w);
 uint64_t worker_random(struct worker *w);
 struct journal_key worker_journal_key(const struct worker *w, const struct task *t);
+/* The log could not be read: for a while, or (ERR_CORRUPT) for good. */
+void worker_read_failed(void *worker, int code);
 
 /* ---- intake.c ---- */
 int intake_start(struct worker *w, struct err *e);
 /* A record's job, or NULL when it is none (e tells why). Caller frees as a body's job. */
-struct job *intake_parse(const struct record *r, struct err *e);
+struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e);
 /* Publishes a record that is no job to the dead-letter topic, which finishes it. */
 void intake_bury(struct worker *w, const struct record *r, const char *whyz);
 

@@ -2,7 +2,9 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "schema/envelope.h"
+#include "schema/foreign.h"
 #include "worker/inside.h"
+#include <assert.h>
 #include <stdlib.h>
 
 enum { POISON_CRASHES = 2, TOKENS_DEFAULT = 256, BYTES_PER_TOKEN = 4 };
@@ -23,43 +25,19 @@ static void on_letter_sent(struct outgoing *o, int code)
     free(l);
 }
 
-/* envelope_dead may borrow from the record, whose bytes go: copy what it kept. */
-static void own(struct record *r, char **mem)
-{
-    size_t n = r->key.n + r->value.n, i;
-    char *p;
-    struct str *all[HEADER_COUNT_ + 2];
-
-    for (i = 0; i < HEADER_COUNT_; i++) {
-        all[i] = &r->headers[i];
-        n += r->headers[i].n;
-    }
-    all[i++] = &r->key;
-    all[i++] = &r->value;
-    p = *mem = xmalloc(n + 1);
-    while (i-- > 0) {
-        if (all[i]->n == 0)
-            continue;
-        memcpy(p, all[i]->p, all[i]->n);
-        all[i]->p = p;
-        p += all[i]->n;
-    }
-}
-
 void intake_bury(struct worker *w, const struct record *r, const char *whyz)
 {
     struct letter *l = xcalloc(1, sizeof *l);
     char source[POSITION_TEXT_MAX];
-    struct buf mem;
+    int rc;
 
     position_format(w->topics, r->at, source);
     log_warn("record_dead", LZ("at", source), LZ("why", whyz));
     metric_add(METRIC_RECORDS_DEAD, 1);
-    buf_init(&mem, r->value.n + r->key.n + (1 << 20));
-    envelope_dead(&l->out.record, r, whyz, source, &mem);
-    buf_init(&l->mem, SIZE_MAX);
-    own(&l->out.record, &l->mem.p);
-    buf_release(&mem);
+    buf_init(&l->mem, SIZE_MAX); /* the record is in memory: so is its copy, whole */
+    rc = envelope_dead(&l->out.record, r, whyz, source, &l->mem);
+    assert(rc == 0);
+    (void)rc;
     l->out.record.at.topic = TOPIC_DEAD;
     l->out.record.source = r->at;
     l->out.record.ts_ms = worker_wall_ms(w);
@@ -69,7 +47,7 @@ void intake_bury(struct worker *w, const struct record *r, const char *whyz)
 
 /* ---- jobs ---- */
 
-struct job *intake_parse(const struct record *r, struct err *e)
+struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e)
 {
     struct job *job = xmalloc(sizeof *job);
 
@@ -78,12 +56,9 @@ struct job *intake_parse(const struct record *r, struct err *e)
         return NULL;
     }
     job_take_digest(job, r->headers[HEADER_DIGEST]);
-    if (job->id.n > 0 && job->tenant.n > 0 && job->model.n > 0)
+    if (foreign_complete(job, r, topics_name(w->topics, r->at.topic),
+                         topics_queue(w->topics, r->at.topic), e) == 0)
         return job;
-    err_set(e, ERR_INVALID, "%s is missing",
-            job->id.n == 0       ? "id"
-            : job->tenant.n == 0 ? "tenant"
-                                 : "model");
     job_release(job);
     free(job);
     return NULL;
@@ -164,12 +139,23 @@ static bool has_same_digest(const struct job *a, const struct job *b)
     return memcmp(da, db, sizeof da) == 0;
 }
 
+/* The record came before: its partition went away while the job ran, and has come back. */
+static bool is_held(const struct worker *w, uint64_t hash, struct position at)
+{
+    const struct task *t;
+
+    for (t = tasks_find(&w->tasks, hash, NULL); t; t = tasks_find(&w->tasks, hash, t))
+        if (t->topic == at.topic && t->partition == at.partition && t->offset == at.offset)
+            return true;
+    return false;
+}
+
 /* Its id waits or runs here already, or its completion is in the log: it does not run again. Takes
  * job when it does not. */
 static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 {
-    const struct task *first =
-        tasks_find(&w->tasks, tasks_hash(&w->tasks, job->tenant, job->id), NULL);
+    uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
+    const struct task *first = tasks_find(&w->tasks, hash, NULL);
     bool is_settled = settled_has(&w->settled, job->tenant, job->id);
 
     if (!broker_is_shared(w->broker) || (!first && !is_settled))
@@ -178,7 +164,7 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
              LI("offset", r->at.offset));
     if (first && task_is_ready(first) && !has_same_digest(first->body->job, job))
         intake_bury(w, r, "id_conflict");
-    else
+    else if (!is_held(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);
     job_release(job);
     free(job);
@@ -193,7 +179,7 @@ static void on_records(void *data, const struct record *records, size_t n)
     size_t i;
 
     for (i = 0; i < n && !w->is_stopping; i++) {
-        job = intake_parse(&records[i], &e);
+        job = intake_parse(w, &records[i], &e);
         if (!job)
             intake_bury(w, &records[i], e.msg);
         else if (!is_repeat(w, &records[i], job))
@@ -239,19 +225,32 @@ static size_t on_revoked(void *data, int topic, int partition)
     return l.n_busy;
 }
 
+/* worker.queues: all, or those that are named. */
+static bool is_wanted(const struct worker *w, int topic)
+{
+    char *const *queues = w->config->worker_queues;
+    size_t i;
+
+    for (i = 0; queues[i]; i++)
+        if (str_eqz(topics_queue(w->topics, topic), queues[i]))
+            return true;
+    return !queues[0];
+}
+
 int intake_start(struct worker *w, struct err *e)
 {
     struct subscription s = {.on_records = on_records,
                              .on_caught_up = on_caught_up,
+                             .on_failed = worker_read_failed,
                              .on_revoked = on_revoked,
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};
     int topic, rc, n = (int)topics_count(w->topics);
 
     for (topic = TOPIC_JOBS; topic < n; topic++)
-        w->n_behind += topics_is_jobs(topic);
+        w->n_behind += is_wanted(w, topic);
     for (topic = TOPIC_JOBS; topic < n; topic++) {
-        if (!topics_is_jobs(topic))
+        if (!is_wanted(w, topic))
             continue;
         rc = broker_subscribe(w->broker, topic, &s, e);
         if (rc != 0)

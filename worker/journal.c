@@ -93,7 +93,8 @@ static void take_slot(struct journal *j, int i)
     struct slot *s = &j->image->slots[i];
 
     if (s->state == SLOT_FREE || s->state > SLOT_CRASHED || s->check != check_of(s, s->state)) {
-        s->state = SLOT_FREE;
+        if (s->state != SLOT_FREE) /* else its page stays clean */
+            s->state = SLOT_FREE;
         j->free[j->n_free++] = i;
         return;
     }
@@ -106,14 +107,19 @@ static void take_slot(struct journal *j, int i)
         (struct crash){.key = {s->topic, s->offset, s->partition}, .slot = i};
 }
 
-static void take_slots(struct journal *j)
+/* A new journal's slots are all free, and are not looked at: that would read all of it in. */
+static void take_slots(struct journal *j, bool is_new)
 {
     int i;
 
     j->free = xmalloc(N_SLOTS * sizeof j->free[0]);
     j->crashes = xmalloc(N_SLOTS * sizeof j->crashes[0]);
-    for (i = N_SLOTS - 1; i >= 0; i--)
-        take_slot(j, i);
+    for (i = N_SLOTS - 1; i >= 0; i--) {
+        if (is_new)
+            j->free[j->n_free++] = i;
+        else
+            take_slot(j, i);
+    }
     j->crashes = xrealloc(j->crashes, (j->n_crashes + 1) * sizeof j->crashes[0]);
     if (j->n_crashes > 0)
         qsort(j->crashes, j->n_crashes, sizeof j->crashes[0], by_key);
@@ -144,13 +150,14 @@ static int start_anew(int fd, const char *pathz, struct err *e)
     return 0;
 }
 
-static int prepare(int fd, const char *pathz, struct err *e)
+static int prepare(int fd, const char *pathz, bool *is_new, struct err *e)
 {
     struct stat st;
 
     if (fstat(fd, &st) != 0)
         return err_set(e, ERR_IO, "%s: %s", pathz, strerror(errno));
-    if (is_ours(fd, st.st_size))
+    *is_new = !is_ours(fd, st.st_size);
+    if (!*is_new)
         return 0;
     if (st.st_size > 0)
         log_warn("journal_anew", LZ("path", pathz), LZ("why", "damaged or of another version"));
@@ -161,13 +168,14 @@ struct journal *journal_open(const char *pathz, struct err *e)
 {
     int fd = open(pathz, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     struct journal *j = NULL;
+    bool is_new;
     void *image;
 
     if (fd < 0) {
         err_set(e, ERR_IO, "%s: %s", pathz, strerror(errno));
         return NULL;
     }
-    if (prepare(fd, pathz, e) != 0)
+    if (prepare(fd, pathz, &is_new, e) != 0)
         goto out;
     image = mmap(NULL, sizeof(struct image), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (image == MAP_FAILED) {
@@ -176,7 +184,7 @@ struct journal *journal_open(const char *pathz, struct err *e)
     }
     j = xcalloc(1, sizeof *j);
     j->image = image;
-    take_slots(j);
+    take_slots(j, is_new);
 out:
     close(fd);
     return j;

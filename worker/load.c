@@ -136,7 +136,7 @@ static bool make_room(struct worker *w, size_t class)
 static void on_found(struct worker *w, struct task *t, const struct record *r)
 {
     struct err e = {0};
-    struct job *job = intake_parse(r, &e);
+    struct job *job = intake_parse(w, r, &e);
 
     if (!job) { /* it was one when it came: the log is damaged there */
         intake_bury(w, r, e.msg);
@@ -167,6 +167,42 @@ static void settle(struct worker *w, struct task *t)
     }
 }
 
+static void retry_soon(struct worker *w)
+{
+    if (!uv_is_active((uv_handle_t *)&w->loader.retry))
+        uv_timer_start(&w->loader.retry, on_retry, RETRY_MS, 0);
+}
+
+static void stall(struct worker *w, struct flow *f)
+{
+    if (!list_is_linked(&f->stalled))
+        list_push(&w->loader.stalled, &f->stalled);
+    retry_soon(w);
+}
+
+/* Nothing could be read: all of it is asked for again. Last to first, as the schedule wants it. */
+static void on_read_failed(struct load *l)
+{
+    struct worker *w = l->w;
+    struct task *t;
+    size_t i;
+
+    worker_read_failed(w, l->read.code);
+    for (i = l->read.n; i > 0; i--) {
+        t = l->tasks[i - 1];
+        if (t->is_gone) {
+            settle(w, t);
+        } else if (t->place == TASK_FLOW) {
+            schedule_read_done(w->schedule, t);
+            stall(w, t->flow);
+        } else {
+            load_task(w, t);
+            retry_soon(w);
+        }
+    }
+    free(l);
+}
+
 static void on_read(struct broker_read *read, const struct record *records, size_t n)
 {
     struct load *l = (struct load *)(void *)read;
@@ -177,6 +213,10 @@ static void on_read(struct broker_read *read, const struct record *records, size
     w->loader.n_reads--;
     w->loader.n_single_reads -= l->is_single;
     w->loader.n_asked -= read->n;
+    if (read->code) {
+        on_read_failed(l);
+        return;
+    }
     for (i = 0; i < read->n; i++) {
         while (at < n && records[at].at.offset < l->offsets[i])
             at++;
@@ -202,29 +242,13 @@ static bool start_read(struct worker *w, struct load *l, size_t n, bool is_singl
     for (i = 0; i < n; i++)
         l->offsets[i] = l->tasks[i]->offset;
     l->read = (struct broker_read){.offsets = l->offsets, .n = n, .topic = l->tasks[0]->topic,
-                                   .on_read = on_read};
+                                   .partition = l->tasks[0]->partition, .on_read = on_read};
     if (broker_read(w->broker, &l->read) != 0)
         return false;
     w->loader.n_reads++;
     w->loader.n_single_reads += is_single;
     w->loader.n_asked += n;
     return true;
-}
-
-static void retry_soon(struct worker *w)
-{
-    if (!uv_is_active((uv_handle_t *)&w->loader.retry))
-        uv_timer_start(&w->loader.retry, on_retry, RETRY_MS, 0);
-}
-
-static void stall(struct worker *w, struct flow *f, struct load *l, size_t n)
-{
-    while (n > 0)
-        schedule_read_done(w->schedule, l->tasks[--n]);
-    if (!list_is_linked(&f->stalled))
-        list_push(&w->loader.stalled, &f->stalled);
-    free(l);
-    retry_soon(w);
 }
 
 /* How many tasks of the flow to read now; 0: none. */
@@ -252,8 +276,12 @@ void load_flow(struct worker *w, struct flow *f)
            (n = group_size(w, f)) > 0) {
         l = xmalloc(sizeof *l);
         n = schedule_read(f, l->tasks, n);
-        if (!start_read(w, l, n, false))
-            stall(w, f, l, n);
+        if (!start_read(w, l, n, false)) {
+            while (n > 0)
+                schedule_read_done(w->schedule, l->tasks[--n]);
+            free(l);
+            stall(w, f);
+        }
     }
 }
 
@@ -282,7 +310,7 @@ static bool flush_group(struct worker *w)
     while (n < GROUP && (node = w->loader.single.next) != &w->loader.single) {
         struct task *t = LIST_ENTRY(node, struct task, in.node);
 
-        if (n > 0 && t->topic != l->tasks[0]->topic)
+        if (n > 0 && (t->topic != l->tasks[0]->topic || t->partition != l->tasks[0]->partition))
             break;
         list_remove(node);
         l->tasks[n++] = t;

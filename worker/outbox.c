@@ -102,7 +102,7 @@ static void on_ack(struct publish *p, int code)
     struct shipment *s = (struct shipment *)(void *)p;
 
     s->code = code;
-    inbox_post_reply(s->b->inbox, &s->m);
+    inbox_post(s->b->inbox, &s->m);
 }
 
 static struct shipment *pack(struct outbox *b, size_t n)

@@ -102,10 +102,11 @@ void schedule_remove(struct schedule *s, struct task *task)
     settle(s, f);
 }
 
-/* One topic, rising offsets: what one read can ask for. */
+/* One partition, rising offsets: what one read can ask for. */
 static bool can_follow(const struct task *task, const struct task *before)
 {
-    return !before || (task->topic == before->topic && task->offset > before->offset);
+    return !before || (task->topic == before->topic && task->partition == before->partition &&
+                       task->offset > before->offset);
 }
 
 size_t schedule_read(struct flow *f, struct task **tasks, size_t max)

@@ -6,10 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-    GRACE_MS = 2000,     /* after a drain, for completions that cannot be written */
-    INBOX_MESSAGES = 1024,
-};
+enum { GRACE_MS = 2000 }; /* after a drain, for completions that cannot be written */
 
 /* ---- small things for all roles ---- */
 
@@ -44,6 +41,14 @@ uint64_t worker_random(struct worker *w)
 struct journal_key worker_journal_key(const struct worker *w, const struct task *t)
 {
     return (struct journal_key){w->topic_hashes[t->topic], t->offset, t->partition};
+}
+
+void worker_read_failed(void *worker, int code)
+{
+    struct worker *w = worker;
+
+    if (code == ERR_CORRUPT)
+        w->read_failure = code;
 }
 
 /* ---- turns ---- */
@@ -143,7 +148,7 @@ static void init_roles(struct worker *w, struct nodes *nodes)
 
     hash_topics(w);
     init_handles(w);
-    w->inbox = inbox_new(w->loop, INBOX_MESSAGES);
+    w->inbox = inbox_new(w->loop);
     tasks_init(&w->tasks);
     settled_init(&w->settled);
     list_init(&w->runs);
@@ -282,9 +287,9 @@ void worker_free(struct worker *w)
 
 /* ---- what others ask ---- */
 
-int64_t worker_ended(const struct worker *w, enum job_state state)
+int worker_failure(const struct worker *w)
 {
-    return w->ended[state];
+    return w->read_failure;
 }
 
 const char *worker_trouble(const struct worker *w)

@@ -30,8 +30,9 @@ void worker_stop(struct worker *w, int64_t drain_ms, void (*on_stopped)(void *da
  * holds its subscriptions). The memory goes once the loop has run its close callbacks. */
 void worker_free(struct worker *w);
 
-/* Jobs that ended here since start, by how (for progress): terminal states. */
-int64_t worker_ended(const struct worker *w, enum job_state state);
 /* What keeps jobs waiting now ("no engine node is up: http://…: connection refused"), or "" — for
  * the progress bar. Valid until the next turn of the loop. */
 const char *worker_trouble(const struct worker *w);
+/* Whether it can go on: 0, or ERR_CORRUPT when a part of the log cannot be read (the log says
+ * which). */
+int worker_failure(const struct worker *w);

@@ -42,18 +42,22 @@ static void put_redis(struct buf *b, const struct gateway *g)
     buf_addc(b, '}');
 }
 
+/* Nothing where no worker is in this process. */
 static void put_engines(struct buf *b, const struct gateway *g)
 {
+    size_t n = nodes_count(g->nodes);
     int n_up, n_slots;
     struct buf unused;
 
+    if (n == 0)
+        return;
     buf_init(&unused, METRICS_MAX_BYTES);
     nodes_print(g->nodes, &unused, &n_up, &n_slots);
     buf_release(&unused);
     json_put_name(b, "engines");
     buf_addc(b, '{');
     json_put_member_str(b, "status", n_up ? STR("ok") : STR("degraded"));
-    buf_addf(b, ",\"up\":%d,\"total\":%zu,\"slots\":%d}", n_up, g->config->n_engines, n_slots);
+    buf_addf(b, ",\"up\":%d,\"total\":%zu,\"slots\":%d},", n_up, n, n_slots);
 }
 
 void health_ready(struct request *q)
@@ -71,7 +75,6 @@ void health_ready(struct request *q)
     put_check(&b, "log", log_code, &log_error);
     buf_addc(&b, ',');
     put_engines(&b, q->gateway);
-    buf_addc(&b, ',');
     put_check(&b, "disk", disk_code, &disk_error);
     if (q->gateway->hot) {
         buf_addc(&b, ',');
@@ -97,15 +100,19 @@ static void put_events(struct buf *b)
              (long long)event_refused_count());
 }
 
-static void put_queues(struct buf *b, const struct gateway *g)
+static void put_unfinished(struct buf *b, const struct gateway *g)
 {
-    struct broker_stat stat;
-
     buf_addf(b,
              "# HELP genq_jobs_unfinished Jobs accepted and not ended.\n"
              "# TYPE genq_jobs_unfinished gauge\n"
              "genq_jobs_unfinished %lld\n",
              (long long)store_unfinished(g->store));
+}
+
+static void put_queues(struct buf *b, const struct gateway *g)
+{
+    struct broker_stat stat;
+
     buf_addz(b, "# HELP genq_topic_waiting Records of a topic that are not finished.\n"
                 "# TYPE genq_topic_waiting gauge\n");
     for (size_t i = 0; i < topics_count(g->topics); i++) {
@@ -122,6 +129,8 @@ void health_metrics(struct request *q)
     buf_init(&b, METRICS_MAX_BYTES);
     metric_print(&b);
     put_events(&b);
+    if (q->gateway->store)
+        put_unfinished(&b, q->gateway);
     put_queues(&b, q->gateway);
     request_reply(q, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
 }

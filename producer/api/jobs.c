@@ -8,34 +8,97 @@
 
 #define LIST_MAX_BYTES ((size_t)256 << 20)
 #define ACK_MAX_MS 30000
+#define CATCH_UP_MS 10000   /* at the least … */
+#define CATCH_UP_LOOK_MS 20 /* … looking so often: nobody tells when a position was passed */
 
 /* ---- GET /api/v1/jobs/{id} ---- */
 
-/* In one process every accepted job is in the store already: the position is only checked. */
-static bool check_position(struct request *q)
+/* Who asks with after_position waits until this gateway's store has come so far. */
+struct catching_up {
+    struct position after;
+    int64_t look_at_ms, deadline_ms; /* monotonic */
+    int64_t wait_ms;                 /* for the job itself, afterwards */
+    char tenant[ID_MAX + 1];
+};
+
+/* *after: topic -1 when the argument is absent. */
+static bool read_position(struct request *q, struct position *after)
 {
     struct str s = request_query(q, "after_position");
-    struct position at;
 
-    if (!s.p || position_parse(q->gateway->topics, s, &at))
+    *after = POSITION_NONE;
+    if (!s.p || position_parse(q->gateway->topics, s, after))
         return true;
     request_reply_error(q, REASON_INVALID_REQUEST, "after_position",
                         "'after_position' must be the `position` of an earlier answer");
     return false;
 }
 
+static void free_data(struct request *q)
+{
+    free(q->data);
+}
+
+static void answer_job(struct request *q)
+{
+    struct catching_up c = *(struct catching_up *)q->data;
+
+    free(q->data);
+    q->data = NULL;
+    q->on_end = NULL;
+    job_wait(q, str_z(c.tenant), q->vars[0], c.wait_ms, 200, "");
+}
+
+static void catch_up(struct request *q)
+{
+    struct catching_up *c = q->data;
+    int64_t now_ms = clock_mono_ms();
+    bool is_stopping = q->is_late && now_ms < c->look_at_ms;
+    struct err e;
+    int rc;
+
+    if (q->is_gone)
+        return;
+    rc = reader_has_applied(request_reader(q), c->after, q->gateway->topics, &e);
+    if (rc > 0) {
+        answer_job(q);
+    } else if (rc < 0) {
+        request_reply_err(q, &e);
+    } else if (is_stopping || now_ms >= c->deadline_ms) {
+        request_reply_status(q, 503, REASON_INTERNAL, "unavailable", "after_position",
+                             "this gateway has not read the log up to there yet");
+    } else {
+        c->look_at_ms = now_ms + CATCH_UP_LOOK_MS;
+        request_wait(q, c->look_at_ms, catch_up);
+    }
+}
+
 void jobs_get(struct request *q)
 {
+    struct catching_up *c;
+    struct position after;
     struct str tenant;
     int64_t wait_ms;
 
     if (!api_check_query(q) || !api_tenant(q, &tenant) || !api_wait_ms(q, &wait_ms) ||
-        !check_position(q))
+        !read_position(q, &after))
         return;
-    if (!id_is_valid(q->vars[0]))
+    if (!id_is_valid(q->vars[0])) {
         api_reply_not_found(q, "job");
-    else
+        return;
+    }
+    if (after.topic < 0) {
         job_wait(q, tenant, q->vars[0], wait_ms, 200, "");
+        return;
+    }
+    c = xcalloc(1, sizeof *c);
+    c->after = after;
+    c->wait_ms = wait_ms;
+    c->deadline_ms = clock_mono_ms() + (wait_ms > CATCH_UP_MS ? wait_ms : CATCH_UP_MS);
+    str_copyz(c->tenant, sizeof c->tenant, tenant);
+    q->data = c;
+    q->on_end = free_data;
+    catch_up(q);
 }
 
 /* ---- GET /api/v1/jobs ---- */
@@ -182,8 +245,8 @@ void jobs_delete(struct request *q)
     d->cancellation.on_done = on_cancelled;
     d->cancellation.data = d;
     flight_hold(&d->flight);
-    rc = cancellation_start(&d->cancellation, q->gateway, request_reader(q), tenant,
-                            q->vars[0], &e);
+    rc =
+        cancellation_start(&d->cancellation, q->gateway, request_reader(q), tenant, q->vars[0], &e);
     d->is_sent = rc == 0;
     if (rc == 0) {
         answer_drop(q);

@@ -10,3 +10,12 @@ const struct route routes[] = {
 #undef ROUTE
     {NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL},
 };
+
+const struct route health_routes[] = {
+#define ROUTE(...)
+#define HEALTH_ROUTE(method, pattern, handler, on_body, params, status, reply, doc)                \
+    {method, pattern, handler, on_body, params, status, reply, doc},
+#include "producer/api/route.def"
+#undef ROUTE
+    {NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL},
+};

@@ -5,6 +5,7 @@
 #include "producer/cli/cli.h"
 #include "producer/cli/progress.h"
 #include "producer/filerun.h"
+#include "schema/migrate.h"
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ struct batch_run {
     char state[4200];
     int n_told; /* refused lines shown */
     bool is_temporary, is_stopping, was_interrupted;
+    struct err start_error; /* of the worker */
 };
 
 /* ---- where the state is kept ---- */
@@ -126,9 +128,9 @@ static void show(struct batch_run *b, bool is_end)
 {
     struct filerun_counts counts;
     struct progress *p = &b->progress;
-    int64_t n_failed =
-        event_count(EVENT_FAIL) + event_count(EVENT_CANCEL) + event_count(EVENT_EXPIRE);
-    const char *trouble = b->is_stopping ? "" : b->embedded.side->trouble(b->embedded.worker);
+    /* what is cancelled is no line of this input */
+    int64_t n_failed = event_count(EVENT_FAIL) + event_count(EVENT_EXPIRE);
+    const char *trouble = b->is_stopping ? "" : embedded_trouble(&b->embedded);
 
     show_refused(b);
     filerun_get_counts(b->run, &counts);
@@ -144,11 +146,6 @@ static void show(struct batch_run *b, bool is_end)
         progress_update(p, clock_mono_ms());
 }
 
-static void on_timer(uv_timer_t *timer)
-{
-    show(timer->data, false);
-}
-
 static void on_stopped(void *data)
 {
     struct batch_run *b = data;
@@ -162,6 +159,17 @@ static void stop(struct batch_run *b, int64_t drain_ms)
     b->is_stopping = true;
 }
 
+static void on_timer(uv_timer_t *timer)
+{
+    struct batch_run *b = timer->data;
+
+    show(b, false);
+    if (!b->is_stopping && embedded_failure(&b->embedded, NULL) < 0) {
+        filerun_interrupt(b->run);
+        stop(b, 0);
+    }
+}
+
 static void on_end(void *data, int code)
 {
     struct batch_run *b = data;
@@ -169,6 +177,16 @@ static void on_end(void *data, int code)
     (void)code; /* conclude() asks */
     if (!b->is_stopping)
         stop(b, 0);
+}
+
+static void on_ready(void *data)
+{
+    struct batch_run *b = data;
+
+    if (b->is_stopping || embedded_start(&b->embedded, &b->start_error) == 0)
+        return;
+    filerun_interrupt(b->run);
+    stop(b, 0);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -205,16 +223,30 @@ static void close_handles(struct batch_run *b)
     uv_close((uv_handle_t *)&b->timer, NULL);
 }
 
+static int exit_of(const struct err *e)
+{
+    if (e->code == ERR_NOT_FOUND)
+        return EXIT_USAGE;
+    return e->code == ERR_CORRUPT ? EXIT_NO_SERVER : EXIT_SOME_FAILED;
+}
+
 /* What the user should know at the end, and the exit code. After filerun_stop. */
 static int conclude(struct batch_run *b)
 {
     const char *outz = strcmp(b->options.outz, "-") == 0 ? "stdout" : b->options.outz;
     const struct err *error = filerun_error(b->run);
     struct filerun_counts counts;
+    struct err damage;
 
+    if (embedded_failure(&b->embedded, &damage) < 0)
+        return cli_fail(EXIT_NO_SERVER, "%s; --fresh starts over", damage.msg);
+    if (b->start_error.code < 0)
+        error = &b->start_error;
+    if (error->code == ERR_CORRUPT) /* met by one who reads it */
+        return cli_fail(EXIT_NO_SERVER, "%s/" DB_FILE " is damaged: %s; --fresh starts over",
+                        b->state, error->msg);
     if (error->code < 0)
-        return cli_fail(error->code == ERR_NOT_FOUND ? EXIT_USAGE : EXIT_SOME_FAILED, "%s",
-                        error->msg);
+        return cli_fail(exit_of(error), "%s", error->msg);
     if (b->was_interrupted && !filerun_is_complete(b->run))
         return cli_fail(EXIT_SOME_FAILED, b->is_temporary
                                               ? "stopped; what is missing was not kept"
@@ -235,7 +267,7 @@ static int run_embedded(struct batch_run *b, struct err *e)
 {
     int code;
 
-    b->run = filerun_start(&b->embedded, &b->options, on_end, b, e);
+    b->run = filerun_start(&b->embedded, &b->options, on_ready, on_end, b, e);
     if (!b->run) {
         stop(b, 0);
         uv_run(&b->loop, UV_RUN_DEFAULT);
@@ -258,13 +290,14 @@ static int run_in(struct batch_run *b, const struct cli *c, struct config *confi
     int rc;
 
     config_set_text(&config->data, b->state);
+    config->broker_kind = BROKER_KIND_SQLITE; /* a run keeps its own log, wherever servers' is */
     if (config->log_level == LOG_INFO) /* the bar tells the rest */
         log_setup(LOG_ERROR, isatty(STDERR_FILENO) ? LOG_TEXT : LOG_JSON);
     if (cli_has(c, "--fresh") && start_over(b, &e) < 0)
         return cli_fail(EXIT_SOME_FAILED, "%s", e.msg);
     uv_loop_init(&b->loop);
-    if (embedded_open(&b->embedded, config, &b->loop, c->side, &e) < 0) {
-        rc = cli_fail(EXIT_SOME_FAILED, "%s", e.msg);
+    if (embedded_open(&b->embedded, config, &b->loop, c->side, ROLE_BOTH, &e) < 0) {
+        rc = cli_fail(exit_of(&e), "%s", e.msg);
     } else {
         rc = run_embedded(b, &e);
         embedded_close(&b->embedded);

@@ -70,6 +70,15 @@ int cli_fail(int code, const char *fmtz, ...)
     return code;
 }
 
+int cli_exit_err(const struct err *e)
+{
+    if (e->code == ERR_INVALID || e->code == ERR_NOT_FOUND)
+        return EXIT_USAGE;
+    return e->code == ERR_UNREACHABLE || e->code == ERR_TIMEOUT || e->code == ERR_CORRUPT
+               ? EXIT_NO_SERVER
+               : EXIT_SOME_FAILED;
+}
+
 static int print_try(const struct cli_command *command, const char *groupz)
 {
     struct buf b;

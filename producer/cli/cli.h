@@ -9,7 +9,7 @@ enum cli_exit {
     EXIT_WELL = 0,        /* all well */
     EXIT_SOME_FAILED = 1, /* some jobs failed */
     EXIT_USAGE = 2,       /* wrong usage or config */
-    EXIT_NO_SERVER = 3,   /* a needed server cannot be reached */
+    EXIT_NO_SERVER = 3,   /* a needed server cannot be reached, or the database is damaged */
     EXIT_TIMED_OUT = 4,
 };
 
@@ -91,6 +91,9 @@ int cli_print_error(int status, struct str body);
  * is wrong with the request itself (400, 401, 403, 405, 411, 413, 415, 422): EXIT_USAGE; else
  * EXIT_SOME_FAILED (404, 409, 410, 500 …). */
 int cli_exit_code(int status);
+/* The same for what went wrong in this process: ERR_INVALID, ERR_NOT_FOUND (a topic): EXIT_USAGE;
+ * ERR_UNREACHABLE, ERR_TIMEOUT (Kafka): EXIT_NO_SERVER; else EXIT_SOME_FAILED. */
+int cli_exit_err(const struct err *e);
 
 /* Appends s percent-encoded for a URL's path segment or query value. */
 void cli_escape(struct buf *b, struct str s);

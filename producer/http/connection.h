@@ -7,12 +7,20 @@
 #include "producer/http/watch.h"
 #include <microhttpd.h>
 #include <pthread.h>
+#include <stdatomic.h>
+
+#define SERVER_THREADS 4
 
 struct server {
     struct MHD_Daemon *daemon;
     struct watch *watch;
     const struct gateway *gateway;
-    pthread_key_t reader; /* each HTTP thread's read connection */
+    const struct route *routes; /* served here */
+    /* Read connections, opened before we listen: a request must not fail for want of a
+     * descriptor. Each HTTP thread takes one with its first. */
+    struct reader *readers[SERVER_THREADS];
+    atomic_int n_readers_taken;
+    pthread_key_t reader; /* the thread's */
     pthread_mutex_t lock; /* of the following */
     pthread_cond_t idle;  /* n_requests has become 0 */
     struct list waiting;  /* suspended connections, to be told when we stop */

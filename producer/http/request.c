@@ -328,15 +328,12 @@ struct reader *request_reader(struct request *q)
 {
     struct server *s = of(q)->server;
     struct reader *r = pthread_getspecific(s->reader);
-    struct err e;
 
     if (!r) {
-        r = reader_open(s->gateway->config->data, s->gateway->live, &e);
-        if (!r) {
-            /* The broker has made the file before we listen: only descriptors can be short. */
-            log_error("reader_open", LZ("error", e.msg));
-            abort();
-        }
+        int i = atomic_fetch_add(&s->n_readers_taken, 1);
+
+        assert(i < SERVER_THREADS);
+        r = s->readers[i];
         pthread_setspecific(s->reader, r);
     }
     return r;

@@ -10,7 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define N_THREADS 4
 #define IDLE_TIMEOUT_S 30
 #define STOP_MAX_S 2 /* for the answers under way */
 #define STREAM_MAX_BYTES ((size_t)64 << 20)
@@ -118,7 +117,7 @@ static void begin(struct server_connection *c)
     char allow[64];
     unsigned mask;
 
-    q->route = router_find(routes, str_z(q->methodz), str_z(q->pathz), q->vars, &mask);
+    q->route = router_find(c->server->routes, str_z(q->methodz), str_z(q->pathz), q->vars, &mask);
     if (is_smuggled(c)) {
         c->is_refused = true; /* where this body ends nobody knows */
         request_add_header(q, "Connection", "close");
@@ -326,9 +325,14 @@ static unsigned connection_limit(const struct gateway *g, size_t n_fds)
     return (unsigned)(wanted < room ? wanted : room);
 }
 
-static void close_reader(void *reader)
+static int open_readers(struct server *s, struct err *e)
 {
-    reader_close(reader);
+    for (int i = 0; s->gateway->store && i < SERVER_THREADS; i++) {
+        s->readers[i] = reader_open(s->gateway->config->data, s->gateway->live, e);
+        if (!s->readers[i])
+            return e->code;
+    }
+    return 0;
 }
 
 static int start_daemon(struct server *s, const char *listenz, size_t n_fds, struct err *e)
@@ -346,7 +350,7 @@ static int start_daemon(struct server *s, const char *listenz, size_t n_fds, str
      * (SO_REUSEPORT). A restart at once is allowed without it. */
     s->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_request, s, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address,
-        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)N_THREADS, MHD_OPTION_CONNECTION_LIMIT,
+        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)SERVER_THREADS, MHD_OPTION_CONNECTION_LIMIT,
         connection_limit(s->gateway, n_fds), MHD_OPTION_LISTEN_BACKLOG_SIZE, 4096u,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S, MHD_OPTION_NOTIFY_COMPLETED,
         on_completed, s, MHD_OPTION_END);
@@ -360,25 +364,37 @@ static int start_daemon(struct server *s, const char *listenz, size_t n_fds, str
     return 0;
 }
 
-struct server *server_start(const struct gateway *g, const char *listenz, struct err *e)
+/* All but the threads. */
+static void release(struct server *s)
+{
+    for (int i = 0; i < SERVER_THREADS; i++)
+        if (s->readers[i])
+            reader_close(s->readers[i]);
+    pthread_key_delete(s->reader);
+    pthread_cond_destroy(&s->idle);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+struct server *server_start(const struct gateway *g, const struct route *served,
+                            const char *listenz, struct err *e)
 {
     struct server *s = xcalloc(1, sizeof *s);
     size_t n_fds = raise_fds();
 
     s->gateway = g;
+    s->routes = served;
     list_init(&s->waiting);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->idle, NULL);
-    pthread_key_create(&s->reader, close_reader);
-    s->watch = watch_start(n_fds, on_watch, e);
+    pthread_key_create(&s->reader, NULL);
+    if (open_readers(s, e) == 0)
+        s->watch = watch_start(n_fds, on_watch, e);
     if (s->watch && start_daemon(s, listenz, n_fds, e) == 0)
         return s;
     if (s->watch)
         watch_stop(s->watch);
-    pthread_key_delete(s->reader);
-    pthread_cond_destroy(&s->idle);
-    pthread_mutex_destroy(&s->lock);
-    free(s);
+    release(s);
     return NULL;
 }
 
@@ -413,8 +429,5 @@ void server_stop(struct server *s)
     wake_all(s);
     MHD_stop_daemon(s->daemon);
     watch_stop(s->watch);
-    pthread_key_delete(s->reader);
-    pthread_cond_destroy(&s->idle);
-    pthread_mutex_destroy(&s->lock);
-    free(s);
+    release(s);
 }

@@ -37,8 +37,9 @@ struct route {
     const char *replyz, *docz;
 };
 
-/* All routes, from producer/api/route.def; ends with methodz == NULL. */
-extern const struct route routes[];
+/* All routes, from producer/api/route.def, and those of a process that serves no jobs (health,
+ * metrics); each ends with methodz == NULL. */
+extern const struct route routes[], health_routes[];
 
 #define REQUEST_VARS 3
 
@@ -57,9 +58,10 @@ struct request {
     struct server_connection *connection; /* private */
 };
 
-/* Starts to listen on `listenz` ("127.0.0.1:7070", port 0: any free one; given back by
+/* Starts to serve `served` on `listenz` ("127.0.0.1:7070", port 0: any free one; given back by
  * server_port). Refuses addresses that are not loopback. ERR_BUSY: the address is in use. */
-struct server *server_start(const struct gateway *g, const char *listenz, struct err *e);
+struct server *server_start(const struct gateway *g, const struct route *served,
+                            const char *listenz, struct err *e);
 int server_port(const struct server *s);
 /* Stops accepting, answers those that wait with 503, closes all. Blocks until its threads have
  * ended. */

@@ -285,6 +285,42 @@ TEST(members_give_value_and_source_text)
     free((void *)text.p);
 }
 
+TEST(members_give_numbers_and_truth)
+{
+    static const struct {
+        bool is_int;
+        int64_t v;
+        bool is_true;
+    } want[] = {{true, 17, false},
+                {true, 0, false},
+                {true, 1000, false},
+                {false, 0, false},
+                {false, 0, false},
+                {false, 0, false},
+                {true, -999999999999999, false},
+                {true, 9007199254740991, false},
+                {false, 0, true},
+                {false, 0, false},
+                {false, 0, false}};
+    struct json_members m;
+    struct err e;
+    int64_t v;
+    size_t i;
+
+    json_members_init(&m, STR("{\"a\":17,\"b\":-0,\"c\":1e3,\"d\":9007199254740993,\"e\":1.5,"
+                              "\"f\":\"1\",\"g\":-999999999999999,\"h\":9007199254740991,"
+                              "\"t\":true,\"n\":null,\"x\":[1]}"));
+    for (i = 0; i < sizeof want / sizeof want[0]; i++) {
+        CHECK_INT(json_members_next(&m, &e), 1);
+        v = 0;
+        CHECK_INT(json_members_int(&m, &v), want[i].is_int);
+        CHECK_INT(v, want[i].v);
+        CHECK_INT(json_members_is_true(&m), want[i].is_true);
+    }
+    CHECK_INT(json_members_next(&m, &e), 0);
+    json_members_release(&m);
+}
+
 TEST(members_want_one_object)
 {
     struct err e;

@@ -126,7 +126,6 @@ TEST(what_is_not_built_yet_says_so)
     check_error("filter: {}", "g.yaml:1:1: filter: not built yet");
     check_error("cache: {}", "g.yaml:1:1: cache: not built yet");
     check_error("telemetry: {}", "g.yaml:1:1: telemetry: not built yet");
-    check_error("worker: {queues: auto}", "g.yaml:1:10: worker.queues: not built yet");
     check_error("models: {m: {fallback: []}}", "g.yaml:1:14: models: fallback: not built yet");
 }
 
@@ -153,8 +152,10 @@ TEST(wrong_types_and_ranges_are_named_with_their_place)
     check_error("broker: {kind: x}", "g.yaml:1:16: broker.kind: must be one of sqlite, kafka");
     check_error("broker: {kind: kafka}", "g.yaml:1:9: broker: kind: kafka needs servers: "
                                          "\"host:port,…\"");
-    check_error("broker: {prefix: a/b}", "g.yaml:1:18: broker.prefix: must be of letters, digits, "
-                                         "'.', '_' and '-'");
+    check_error("broker: {prefix: a}", "g.yaml:1:18: broker.prefix: is for kind: kafka");
+    check_error("broker: {kind: kafka, servers: s, prefix: a/b}",
+                "g.yaml:1:43: broker.prefix: must be of letters, digits, "
+                "'.', '_' and '-'");
     check_error("retry: {attempts: \"5\"}", "g.yaml:1:19: retry.attempts: must be a whole number");
     check_error("retry: {attempts: 1.5}", "g.yaml:1:19: retry.attempts: must be a whole number");
     check_error("retry: {attempts: 0}", "g.yaml:1:19: retry.attempts: must be from 1 to 100");
@@ -274,9 +275,35 @@ TEST(files_are_looked_for_in_order)
     CHECK_STR(str_z(e.msg), "arg.yaml:1:1: dato: unknown key; did you mean data?");
 }
 
+TEST(queues_of_a_worker)
+{
+    struct config *c = parse("worker: {queues: auto}");
+
+    CHECK(!c->worker_queues[0]);
+    config_free(c);
+    c = parse("worker: {queues: [fast, default]}\nqueues: {fast: {}}");
+    CHECK_STR(str_z(c->worker_queues[0]), "fast");
+    CHECK_STR(str_z(c->worker_queues[1]), "default");
+    CHECK(!c->worker_queues[2]);
+    config_free(c);
+    check_error("worker: {queues: [slow]}",
+                "g.yaml:1:18: worker.queues: \"slow\" is not among queues");
+    check_error("worker: {queues: []}",
+                "g.yaml:1:18: worker.queues: must be auto, or a list of one "
+                "name at least");
+    check_error("worker: {queues: all}",
+                "g.yaml:1:18: worker.queues: must be auto, or a list of one "
+                "name at least");
+    check_error("worker: {listen: here}",
+                "g.yaml:1:18: worker.listen: must be an address and a port, "
+                "such as 127.0.0.1:7070");
+}
+
 TEST(what_is_printed_reads_back_the_same)
 {
-    struct config *c = parse("data: 'a \"b\" \\'\nqueues: {fast: {}}\nmodels: {m: {queue: fast}}\n"
+    struct config *c = parse("data: 'a \"b\" \\'\nqueues: {fast: {}}\n"
+                             "worker: {queues: [fast]}\n"
+                             "models: {m: {queue: fast}}\n"
                              "engines: [{url: http://h:1, models: [x], cost: {prompt: 0.25}}]\n");
     struct config *back;
     struct buf b, again;
@@ -288,7 +315,8 @@ TEST(what_is_printed_reads_back_the_same)
     config_print(back, &again);
     CHECK(str_eq(buf_str(&b), buf_str(&again)));
     CHECK_STR(str_z(back->data), "a \"b\" \\");
-    CHECK(strstr(b.p, "\nbroker:\n  kind: sqlite\n  sync: full\nworker:\n"));
+    CHECK(strstr(b.p, "\nbroker:\n  kind: sqlite\n  sync: full\n  servers: \"\"\n"));
+    CHECK(strstr(b.p, "\n  replication: auto\n  min_insync: auto\nredis:\n"));
     CHECK(strstr(b.p, "\n    cost:\n      prompt: 0.25\n      completion: 0\n"));
     config_free(c);
     config_free(back);

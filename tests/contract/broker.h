@@ -1,6 +1,6 @@
 /* The rig of the broker's conformance suite: a driver from the table, a loop, and what was
  * delivered. A new driver is one row in broker_rig.c; the cases in broker.c and broker_crash.c
- * run on all of them. */
+ * run on all of them: where $KAFKA_SERVERS is set, on those that need it, else on the others. */
 #pragma once
 #include "broker-config/broker.h"
 #include "broker-config/config.h"
@@ -8,22 +8,28 @@
 
 struct driver {
     const char *namez;
-    const char *configz;  /* genq.yaml, but for `data` */
-    bool has_hooks;       /* apply, flush and committed are called */
-    bool has_local_disk;  /* writes are this process's own, under its RLIMIT_FSIZE */
+    const char *configz; /* genq.yaml, but for `data` */
+    bool has_hooks;      /* apply, flush and committed are called */
+    bool has_local_disk; /* writes are this process's own, under its RLIMIT_FSIZE */
+    bool needs_kafka;    /* at $KAFKA_SERVERS; topics of its own are made for each data directory */
+    int n_kills;         /* of the case with the most, each at a random moment of this life: */
+    uint32_t life_us;
 };
 
 extern const struct driver drivers[];
 extern const size_t n_drivers;
 
+bool driver_is_wanted(const struct driver *d);
+
 /* A case for every driver. */
-#define ON_DRIVERS(name)                                                                           \
-    static void name(const struct driver *d);                                                      \
-    TEST(name)                                                                                     \
-    {                                                                                              \
-        for (size_t i = 0; i < n_drivers; i++)                                                     \
-            name(&drivers[i]);                                                                     \
-    }                                                                                              \
+#define ON_DRIVERS(name) \
+    static void name(const struct driver *d); \
+    TEST(name) \
+    { \
+        for (size_t i = 0; i < n_drivers; i++) \
+            if (driver_is_wanted(&drivers[i])) \
+                name(&drivers[i]); \
+    } \
     static void name(const struct driver *d)
 
 struct seen {
@@ -48,7 +54,7 @@ struct rig {
 
 void rig_init(struct rig *r, const struct driver *d);
 void rig_open(struct rig *r);
-void rig_close(struct rig *r); /* the broker only; what was seen stays */
+void rig_close(struct rig *r);  /* the broker only; what was seen stays */
 void rig_reopen(struct rig *r); /* closes, forgets what was seen, opens */
 void rig_release(struct rig *r);
 void rig_forget(struct rig *r);

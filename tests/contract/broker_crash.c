@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ROUNDS = 60, EACH_ROUND = 10000, PER_TICK = 8, LIFE_US = 50000 };
+enum { EACH_ROUND = 10000, N_JOBS = 60 * EACH_ROUND, PER_TICK = 8 };
 
 enum { TOLD_PUBLISHED = 1, TOLD_DONE = 2, WAITS = 4, ENDED = 8 };
 
@@ -66,11 +66,11 @@ static int job_of(const struct record *r)
     int64_t job;
 
     CHECK(str_int(r->key, &job));
-    CHECK(job >= 0 && job < ROUNDS * EACH_ROUND);
+    CHECK(job >= 0 && job < N_JOBS);
     return (int)job;
 }
 
-static void on_jobs(void *data, const struct record *records, size_t n)
+static void oN_JOBS(void *data, const struct record *records, size_t n)
 {
     struct child *c = data;
     size_t i;
@@ -98,23 +98,23 @@ static void *run_killer(void *data)
 }
 
 /* Every other one dies young: while the file is made, or opened. */
-static uint32_t random_life_us(int round)
+static uint32_t random_life_us(const struct driver *d, int round)
 {
     uint32_t r;
 
     id_random(&r, sizeof r);
-    return (uint32_t)(((uint64_t)r * (round % 2 ? LIFE_US : LIFE_US / 10)) >> 32);
+    return (uint32_t)(((uint64_t)r * (round % 2 ? d->life_us : d->life_us / 10)) >> 32);
 }
 
 static void live(const struct driver *d, int round, int fd)
 {
     struct child c = {.fd = fd, .next = round * EACH_ROUND};
-    struct subscription s = {.on_records = on_jobs, .data = &c, .window = 16};
+    struct subscription s = {.on_records = oN_JOBS, .data = &c, .window = 16};
     pthread_t killer;
     uv_timer_t tick;
     struct err e;
 
-    c.life_us = random_life_us(round);
+    c.life_us = random_life_us(d, round);
     rig_init(&c.rig, d);
     pthread_create(&killer, NULL, run_killer, &c);
     rig_open(&c.rig);
@@ -152,7 +152,7 @@ static void note_all(struct rig *r, int topic, uint8_t flag, uint8_t *jobs)
     const struct seen *s;
 
     rig_forget(r);
-    rig_subscribe(r, topic, ROUNDS * EACH_ROUND);
+    rig_subscribe(r, topic, N_JOBS);
     rig_wait_caught_up(r, 1);
     for (s = r->seen; s; s = s->next) {
         CHECK((jobs[job_of(&s->r)] & flag) == 0); /* twice in one topic */
@@ -162,17 +162,17 @@ static void note_all(struct rig *r, int topic, uint8_t flag, uint8_t *jobs)
 
 ON_DRIVERS(kills_lose_nothing_and_repeat_nothing)
 {
-    uint8_t *jobs = xcalloc(ROUNDS, EACH_ROUND);
+    uint8_t *jobs = xcalloc(N_JOBS, 1);
     int i, n_told = 0, n_done = 0;
     struct rig r;
 
-    for (i = 0; i < ROUNDS; i++)
+    for (i = 0; i < d->n_kills; i++)
         run_child(d, i, jobs);
     rig_init(&r, d);
     rig_open(&r);
     note_all(&r, JOBS, WAITS, jobs);
     note_all(&r, TOPIC_COMPLETIONS, ENDED, jobs);
-    for (i = 0; i < ROUNDS * EACH_ROUND; i++) {
+    for (i = 0; i < N_JOBS; i++) {
         CHECK((jobs[i] & (WAITS | ENDED)) != (WAITS | ENDED));
         if (jobs[i] & TOLD_PUBLISHED)
             CHECK((jobs[i] & (WAITS | ENDED)) != 0);
@@ -182,7 +182,7 @@ ON_DRIVERS(kills_lose_nothing_and_repeat_nothing)
         n_done += (jobs[i] & TOLD_DONE) != 0;
     }
     CHECK(n_told > 0 && n_done > 0);
-    printf("# %s: %d kills, %d jobs acknowledged, %d done\n", d->namez, ROUNDS, n_told, n_done);
+    printf("# %s: %d kills, %d jobs acknowledged, %d done\n", d->namez, d->n_kills, n_told, n_done);
     rig_release(&r);
     free(jobs);
 }
@@ -216,7 +216,7 @@ ON_DRIVERS(a_kill_while_the_log_is_made_leaves_one_that_opens)
     struct rig r;
     int i;
 
-    for (i = 0; i < ROUNDS; i++) {
+    for (i = 0; i < d->n_kills; i++) {
         snprintf(dirz, sizeof dirz, "%s_%d", d->namez, i);
         fresh.namez = dirz;
         run_child(&fresh, 0, jobs); /* an even one: dies young */

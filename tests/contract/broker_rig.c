@@ -1,21 +1,74 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "broker-config/kafka_topics.h"
 #include "tests/contract/broker.h"
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { LIMIT_MS = 20000 };
 
 const struct driver drivers[] = {
-    {"sqlite", "broker: {kind: sqlite}\n", true, true},
-    {"sqlite_normal", "broker: {kind: sqlite, sync: normal}\n", true, true},
+    {.namez = "sqlite",
+     .configz = "broker: {kind: sqlite}\n",
+     .has_hooks = true,
+     .has_local_disk = true,
+     .n_kills = 60,
+     .life_us = 50000},
+    {.namez = "sqlite_normal",
+     .configz = "broker: {kind: sqlite, sync: normal}\n",
+     .has_hooks = true,
+     .has_local_disk = true,
+     .n_kills = 60,
+     .life_us = 50000},
+    {.namez = "kafka", /* with a name, one that was killed is not waited for */
+     .configz = "broker: {kind: kafka, servers: \"$KAFKA_SERVERS\", partitions: 1}\nworker: {name: "
+                "contract}\n",
+     .needs_kafka = true,
+     .n_kills = 12,
+     .life_us = 4000000},
 };
 const size_t n_drivers = sizeof drivers / sizeof drivers[0];
+
+bool driver_is_wanted(const struct driver *d)
+{
+    return d->needs_kafka == (getenv("KAFKA_SERVERS") != NULL);
+}
 
 static void must(int rc, const struct err *e)
 {
     CHECK_STR(str_z(rc ? e->msg : ""), "");
+}
+
+static void on_step(void *data, const struct topic_plan *p, enum topic_step step)
+{
+    (void)data, (void)p, (void)step;
+}
+
+/* Gives this data directory a prefix of its own, and topics; a second look finds them. */
+static void find_kafka(struct rig *r)
+{
+    struct kafka_plan left;
+    char path[256], prefix[40];
+    struct err e;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/prefix", r->config->data);
+    f = fopen(path, "r");
+    if (!f || !fgets(prefix, sizeof prefix, f))
+        snprintf(prefix, sizeof prefix, "c%d-%lld", (int)getpid(), (long long)clock_wall_ms());
+    must(config_set_text(&r->config->broker_servers, getenv("KAFKA_SERVERS")), &e);
+    must(config_set_text(&r->config->broker_prefix, prefix), &e);
+    r->topics = topics_new(r->config);
+    if (!f) {
+        must(kafka_topics_apply(r->config, r->topics, on_step, NULL, &left, &e), &e);
+        kafka_plan_release(&left);
+        f = fopen(path, "w");
+        CHECK(f && fputs(prefix, f) >= 0);
+    }
+    CHECK_INT(fclose(f), 0);
 }
 
 void rig_init(struct rig *r, const struct driver *d)
@@ -28,7 +81,10 @@ void rig_init(struct rig *r, const struct driver *d)
     must(r->config ? 0 : -1, &e);
     must(config_set_text(&r->config->data, d->namez), &e);
     must(file_make_dir(d->namez, &e), &e);
-    r->topics = topics_new(r->config);
+    if (d->needs_kafka)
+        find_kafka(r);
+    else
+        r->topics = topics_new(r->config);
     uv_loop_init(&r->loop);
     r->options =
         (struct broker_options){.config = r->config, .topics = r->topics, .loop = &r->loop};
@@ -132,6 +188,7 @@ void rig_subscribe(struct rig *r, int topic, size_t window)
 static void on_timer(uv_timer_t *t)
 {
     *(bool *)t->data = true;
+    uv_stop(t->loop); /* it may fire before the poll, which would then wait for something else */
 }
 
 static void on_closed(uv_handle_t *h)

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "tests/contract/broker.h"
 #include <stdlib.h>
+#include <sys/stat.h>
 
 static const struct driver *const sqlite_driver = &drivers[0];
 
@@ -85,4 +86,27 @@ TEST(records_of_a_queue_that_left_the_config_stay)
     rig_subscribe(&r, topic, 1);
     rig_wait_seen(&r, 1);
     rig_release(&r);
+}
+
+/* So that neither a commit nor the close has much left to do. */
+TEST(a_quiet_moment_moves_the_log_to_the_file)
+{
+    enum { VALUE_BYTES = 2000000, LIMIT_MS = 10000, STEP_MS = 20 };
+    struct stat st = {.st_size = 0};
+    struct rig r;
+    char *valuez = xmalloc(VALUE_BYTES + 1);
+    int ms;
+
+    memset(valuez, 'v', VALUE_BYTES);
+    valuez[VALUE_BYTES] = '\0';
+    rig_init(&r, sqlite_driver);
+    rig_open(&r);
+    rig_put(&r, topics_jobs(r.topics, STR("default"), PRIORITY_NORMAL), "k", valuez);
+    for (ms = 0; ms < LIMIT_MS && st.st_size < VALUE_BYTES; ms += STEP_MS) {
+        rig_run_ms(&r, STEP_MS);
+        CHECK_INT(stat("sqlite/genq.db", &st), 0);
+    }
+    CHECK(st.st_size > VALUE_BYTES);
+    rig_release(&r);
+    free(valuez);
 }

@@ -1,7 +1,9 @@
 """Single jobs and arrays: submitting, reading, listing, cancelling; every field that HTTP shows."""
 import os
 import re
+import sqlite3
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -260,10 +262,29 @@ def test_etag():
         assert w.get("/api/v1/jobs/e1", If_None_Match='"other"').status == 200
 
 
+def db_execute(w, statement):
+    db = sqlite3.connect(os.path.join(w.data, "genq.db"), isolation_level=None)
+    db.execute(statement)
+    db.close()
+
+
 def test_after_position():
     with World() as w:
         position = w.submit(id="p1")["position"]
         assert w.get("/api/v1/jobs/p1?after_position=" + position).status == 200
+        # As a follower of Kafka leaves it: read up to the record before.
+        topic, partition, offset = position.rsplit("/", 2)
+        db = sqlite3.connect(os.path.join(w.data, "genq.db"), isolation_level=None)
+        db.execute("INSERT INTO position VALUES(?,?,?)", (topic, int(partition), int(offset)))
+        waits = threading.Timer(0.5, db_execute, (w, "UPDATE position SET next=next+1"))
+        began = time.monotonic()
+        waits.start()
+        assert w.get("/api/v1/jobs/p1?after_position=" + position).status == 200
+        assert time.monotonic() - began > 0.4
+        waits.join()
+        behind = w.get("/api/v1/jobs/p1?after_position=%s/%s/%d" % (topic, partition, int(offset) + 1))
+        assert behind.status == 503 and behind.error["code"] == "unavailable", behind
+        assert behind.headers["Retry-After"] == "1", behind
         bad = w.get("/api/v1/jobs/p1?after_position=nowhere")
         assert bad.status == 400 and bad.error["param"] == "after_position"
 
@@ -281,6 +302,16 @@ def test_paths_and_methods():
         head = w.request("HEAD", "/healthz")
         assert head.status == 200 and head.body == b"" and int(head.headers["Content-Length"]) > 0
         assert w.get("/api/v1/jobs/none").error["code"] == "not_found"
+
+
+def test_unfinished_jobs_are_known_from_the_start():
+    with World(config="limits: {queued_jobs: 3}\n") as w:
+        for i in range(3):
+            w.submit(id="u%d" % i, not_before=int(time.time() * 1000) + 3600000)
+        assert w.metric("genq_jobs_unfinished") == 3
+        w.stop()
+        w.start()
+        assert w.metric("genq_jobs_unfinished") == 3
 
 
 def test_health_and_metrics():

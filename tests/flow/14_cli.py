@@ -148,9 +148,13 @@ def test_wrong_words_get_a_hint():
     expect(genq("wait", "a", "--timeout", "soon"), USAGE, "", "no duration")
 
 
+def test_one_role_alone_needs_kafka():
+    for name in ("gateway", "worker"):
+        expect(genq(name), USAGE, "", "genq: 'genq %s' meets other processes in Kafka.*'genq up'" % name)
+
+
 def test_what_is_not_built_says_so():
-    for name in ("gateway", "worker", "label", "eval", "explain", "models", "keys", "dead",
-                 "topics", "top", "doctor", "bench"):
+    for name in ("label", "eval", "explain", "models", "keys", "dead", "top", "doctor", "bench"):
         expect(genq(name), USAGE, "", "genq: '%s' is not built in this version" % name)
 
 

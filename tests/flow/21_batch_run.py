@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -252,6 +253,88 @@ def test_changed_input_runs_what_is_new():
         p.write(lines[:3])  # shortened
         p.run("-m", "stub")
         assert p.texts() == ["echo: key=k%d" % i for i in range(3)] and len(p.keys()) == 23
+
+
+def kill_under_way(p, *arguments, **more):
+    """Killed with four calls under way, and no line that has ended; the engine is fast from then on."""
+    child = p.start("-m", "stub", *arguments, **more)
+    if child.stdin:
+        child.stdin.write("".join(json.dumps(line) + "\n" for line in prompts(30)).encode())
+        child.stdin.flush()
+    wait_for(lambda: len(p.keys()) == 4, "four calls")
+    child.kill()
+    child.wait()
+    wait_for(lambda: len(p.keys("abort")) == 4, "their end")
+    p.stub.latency(1)
+    return p.keys()
+
+
+def test_all_that_is_still_there_goes_on_as_it_is():
+    n = 5000
+
+    def n_in_log():
+        try:
+            db = sqlite3.connect("file:%s.genq/genq.db?mode=ro" % p.out, uri=True)
+            count, = db.execute("SELECT count(*) FROM job").fetchone()
+            db.close()
+            return count
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+    with Place("--latency-ms", "60000") as p:
+        p.write(prompts(n))
+        child = p.start("-m", "stub")
+        wait_for(lambda: n_in_log() >= 3000, "a full window")
+        child.kill()
+        child.wait()
+        begun = len(p.keys())
+        p.stub.latency(0)
+        p.run("-m", "stub")
+        assert p.texts() == ["echo: key=k%d" % i for i in range(n)]
+        assert not any(".r" in r["id"] for r in p.results()), "a line that was there was cancelled"
+        assert len(p.keys()) == begun + n
+
+
+def test_lines_that_are_gone_are_not_run():
+    kept = [{"prompt": "key=new"}] + prompts(30)[3:7] + prompts(30)[20:]
+    with Place("--latency-ms", "60000") as p:
+        p.write(prompts(30))
+        begun = kill_under_way(p)
+        p.write(kept)
+        said = p.run("-m", "stub")
+        assert "failed" not in said, said
+        assert p.texts() == ["echo: " + line["prompt"] for line in kept]
+        assert not any(".r" in r["id"] for r in p.results()), p.results()
+        again = p.keys()[len(begun):]
+        assert sorted("key=" + key for key in again) == sorted(line["prompt"] for line in kept), again
+        p.write(prompts(30))  # they are back: under their next ids
+        p.run("-m", "stub")
+        assert p.texts() == ["echo: key=k%d" % i for i in range(30)]
+        assert len(p.keys()) == len(begun) + len(kept) + 30 - (len(kept) - 1)
+
+
+def test_lines_that_are_gone_are_not_run_where_few_may_queue():
+    with Place("--latency-ms", "60000", config="limits: {queued_jobs: 10}\n") as p:
+        p.write(prompts(30))
+        begun = kill_under_way(p)
+        new = prompts(40, "n")
+        p.write(new)
+        p.run("-m", "stub")
+        assert p.texts() == ["echo: " + line["prompt"] for line in new]
+        assert all(key.startswith("n") for key in p.keys()[len(begun):])
+
+
+def test_lines_that_a_pipe_no_longer_gives_are_not_run():
+    with Place("--latency-ms", "60000") as p:
+        begun = kill_under_way(p, in_="-", fds=pipes())
+        child = p.start("-m", "stub", in_="-", fds=pipes())
+        child.stdin.write("".join(json.dumps(line) + "\n" for line in prompts(2, "n")).encode())
+        child.stdin.flush()  # and not closed: the engine is not kept waiting for ever
+        wait_for(lambda: len(p.keys("sent")) == 2, "the new lines")
+        child.communicate(json.dumps(prompts(30)[1]).encode(), timeout=LIMIT_S)  # too late for its id
+        assert child.returncode == WELL
+        assert p.texts() == ["echo: key=n0", "echo: key=n1", "echo: key=k1"]
+        assert sorted(p.keys()[len(begun):]) == ["k1", "n0", "n1"]
 
 
 def test_another_model_is_another_run():

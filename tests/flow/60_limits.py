@@ -1,6 +1,8 @@
 """Full means no: each limit's answer, and that nothing is taken that cannot be kept."""
+import http.client
 import json
 import os
+import resource
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -43,6 +45,39 @@ def test_too_many_jobs_wait():
         w.delete("/api/v1/jobs/" + ids[0])
         assert w.post("/api/v1/jobs", {**JOB, "id": "more"}).status == 201
         assert w.metric("genq_jobs_unfinished") == 5
+
+
+def test_no_descriptors_are_left():
+    """Connections that are there are answered, whichever thread has them; others once there is room."""
+    with World() as w:
+        w.finished(w.submit(id="j")["id"])
+        open_ = [http.client.HTTPConnection("127.0.0.1", w.port, timeout=20) for _ in range(32)]
+        for c in open_:
+            c.connect()
+        pid = w.genq.pid
+        fds = "/proc/%d/fd" % pid
+        wait_for(lambda: sum(is_socket(fds, n) for n in os.listdir(fds)) > len(open_), "the connections")
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        for c in open_:
+            c.request("GET", "/api/v1/jobs/j")
+            reply = c.getresponse()
+            assert reply.status == 200 and json.loads(reply.read())["id"] == "j", reply.status
+            c.request("POST", "/api/v1/jobs", json.dumps(JOB))  # kept, until an engine can be called
+            reply = c.getresponse()
+            assert reply.status == 201 and reply.read()
+        w.genq.check()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        for c in open_:
+            c.close()
+        wait_for(lambda: w.metric("genq_jobs_unfinished") == 0, "the jobs to end")
+
+
+def is_socket(fds, n):
+    try:
+        return os.readlink(os.path.join(fds, n)).startswith("socket:")
+    except OSError:
+        return False
 
 
 def test_a_batch_past_the_limit_can_be_repeated():

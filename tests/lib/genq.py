@@ -205,7 +205,50 @@ class Stub:
         return [r for r in lines if paths is None or r["path"] in paths]
 
 
-class World:
+class Http:
+    """What a client does with the genq that listens on self.port."""
+
+    def request(self, method, path, body=None, headers=None, **more):
+        return request(self.port, method, path, body, headers, **more)
+
+    def get(self, path, **headers):
+        return self.request("GET", path, None, {k.replace("_", "-"): v for k, v in headers.items()})
+
+    def post(self, path, body, **headers):
+        return self.request("POST", path, body,
+                            {k.replace("_", "-"): v for k, v in headers.items()})
+
+    def delete(self, path):
+        return self.request("DELETE", path)
+
+    def events(self, path, headers=None, **more):
+        return Events(self.port, path, headers, **more)
+
+    def socket(self, limit_s=LIMIT_S):
+        return socket.create_connection(("127.0.0.1", self.port), limit_s)
+
+    def submit(self, **fields):
+        """Posts one job; gives it as it was answered."""
+        reply = self.post("/api/v1/jobs", {"model": "stub", "prompt": "hello", **fields})
+        assert reply.status == 201, reply
+        return reply.json
+
+    def finished(self, job_id, tenant="default"):
+        """The job, once it has ended."""
+        reply = self.get("/api/v1/jobs/%s?wait=%ds&tenant=%s" % (job_id, LIMIT_S, tenant))
+        assert reply.status == 200, reply
+        job = reply.json
+        assert job["finished_at"], job
+        return job
+
+    def metric(self, name):
+        for line in self.get("/metrics").body.decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[-1])
+        raise AssertionError("no metric " + name)
+
+
+class World(Http):
     """A stub engine and a genq. config: text of genq.yaml, or None, or what gives it from the world
     (whose folder, stub_port are known by then). engines: URLs for --engine; [] when config has them."""
 
@@ -281,39 +324,6 @@ class World:
     def stop(self, number=signal.SIGTERM):
         self.genq.end(number)
 
-    def request(self, method, path, body=None, headers=None, **more):
-        return request(self.port, method, path, body, headers, **more)
-
-    def get(self, path, **headers):
-        return self.request("GET", path, None, {k.replace("_", "-"): v for k, v in headers.items()})
-
-    def post(self, path, body, **headers):
-        return self.request("POST", path, body,
-                            {k.replace("_", "-"): v for k, v in headers.items()})
-
-    def delete(self, path):
-        return self.request("DELETE", path)
-
-    def events(self, path, headers=None, **more):
-        return Events(self.port, path, headers, **more)
-
-    def socket(self, limit_s=LIMIT_S):
-        return socket.create_connection(("127.0.0.1", self.port), limit_s)
-
-    def submit(self, **fields):
-        """Posts one job; gives it as it was answered."""
-        reply = self.post("/api/v1/jobs", {"model": "stub", "prompt": "hello", **fields})
-        assert reply.status == 201, reply
-        return reply.json
-
-    def finished(self, job_id, tenant="default"):
-        """The job, once it has ended."""
-        reply = self.get("/api/v1/jobs/%s?wait=%ds&tenant=%s" % (job_id, LIMIT_S, tenant))
-        assert reply.status == 200, reply
-        job = reply.json
-        assert job["finished_at"], job
-        return job
-
     def faults(self, *specs):
         reply = request(self.stub_port, "POST", "/_stub/faults", "\n".join(specs))
         assert reply.status in (200, 204), reply
@@ -327,12 +337,6 @@ class World:
         lines = [line.split() for line in read_file(self.stub_log).splitlines()]
         return [line for line in lines if len(line) == 8 and line[1] == name and
                 line[4] in JOB_PATHS]
-
-    def metric(self, name):
-        for line in self.get("/metrics").body.decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.split()[-1])
-        raise AssertionError("no metric " + name)
 
 
 class Nodes(World):

@@ -164,7 +164,7 @@ TEST(a_dead_record_is_kept_whole)
 
     buf_init(&mem, 1 << 12);
     bad.headers[HEADER_TRACEPARENT] = STR("00-ab");
-    envelope_dead(&r, &bad, "malformed", "genq.jobs.default.low/0/3", &mem);
+    CHECK_INT(envelope_dead(&r, &bad, "malformed", "genq.jobs.default.low/0/3", &mem), 0);
     CHECK_STR(r.key, "k");
     CHECK_STR(r.value, "no JSON");
     CHECK_STR(header(&r, HEADER_TRACEPARENT), "00-ab");
@@ -173,8 +173,11 @@ TEST(a_dead_record_is_kept_whole)
     CHECK(!header(&r, HEADER_TYPE).p);
     buf_clear(&mem);
     bad.key = STR_NONE;
-    envelope_dead(&r, &bad, "malformed", NULL, &mem);
+    CHECK_INT(envelope_dead(&r, &bad, "malformed", NULL, &mem), 0);
     CHECK(!r.key.p && !header(&r, HEADER_SOURCE).p);
+    buf_release(&mem);
+    buf_init(&mem, 20); /* the reason alone would fit */
+    CHECK_INT(envelope_dead(&r, &bad, "malformed", NULL, &mem), ERR_TOO_LARGE);
     buf_release(&mem);
 }
 

@@ -161,9 +161,9 @@ static inline int fx_job(struct fixture *fx, const char *jsonz)
 }
 
 /* The completion of the job with this record JSON. One call of 10 + 5 tokens unless n_calls says
- * else. */
-static inline int fx_end_job(struct fixture *fx, const char *jsonz, enum job_state state,
-                             size_t n_calls, int *detail)
+ * else. `source` as in a record. */
+static inline int fx_end_job_from(struct fixture *fx, const char *jsonz, enum job_state state,
+                                  size_t n_calls, struct position source, int *detail)
 {
     struct record r = {.source = POSITION_NONE};
     struct call calls[4] = {{.attempt = 0}};
@@ -202,11 +202,18 @@ static inline int fx_end_job(struct fixture *fx, const char *jsonz, enum job_sta
     CHECK_INT(job_parse(&j, str_z(jsonz), true, NULL, &e), 0);
     CHECK_INT(job_complete(&j, &d, &e), 0);
     CHECK_INT(envelope_completion(&r, &j, &c, NULL, fx_mem(fx), &e), 0);
+    r.source = source;
     rc = fx_apply(fx, &r, TOPIC_COMPLETIONS);
     if (detail)
         *detail = r.detail;
     job_release(&j);
     return rc;
+}
+
+static inline int fx_end_job(struct fixture *fx, const char *jsonz, enum job_state state,
+                             size_t n_calls, int *detail)
+{
+    return fx_end_job_from(fx, jsonz, state, n_calls, POSITION_NONE, detail);
 }
 
 static inline int fx_batch(struct fixture *fx, const char *idz, enum batch_state state,

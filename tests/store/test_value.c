@@ -3,7 +3,8 @@
 #include "tests/lib/test.h"
 #include <stdlib.h>
 
-static const char *const names[] = {"usage", "calls", "finished_at", "cost"};
+static const struct str names[] = {STR_INIT("usage"), STR_INIT("calls"), STR_INIT("finished_at"),
+                                   STR_INIT("cost")};
 
 static void find(const char *jsonz, struct str raw[4])
 {

@@ -97,6 +97,44 @@ TEST(scheduled_job_becomes_due_once)
     fx_free(fx);
 }
 
+TEST(due_is_only_the_job_that_was_scheduled)
+{
+    struct fixture *fx = fx_new();
+    struct position source = {TOPIC_SCHEDULED, 0, 1};
+
+    submit(fx, JOB_LATER);
+    fx_begin(fx);
+    CHECK_INT(fx_job_from(fx,
+                          "{\"id\":\"s\",\"model\":\"m\",\"prompt\":\"other\",\"not_before\":9,"
+                          "\"created_at\":5}",
+                          source, NULL),
+              ERR_CONFLICT);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(fx_int(fx, "SELECT state FROM job"), STATE_SCHEDULED);
+    fx_free(fx);
+}
+
+TEST(the_job_of_a_completion_that_came_first_is_no_repeat)
+{
+    struct fixture *fx = fx_new();
+    struct record r = {.key = STR("a"),
+                       .value = STR("{\"id\":\"a\",\"tenant\":\"default\",\"model\":\"m\","
+                                    "\"status\":\"succeeded\"}"),
+                       .source = {topics_jobs(fx->topics, STR("default"), PRIORITY_NORMAL), 0, 0}};
+    int detail = -1;
+
+    r.headers[HEADER_STATUS] = STR("succeeded");
+    fx_begin(fx);
+    CHECK_INT(fx_apply(fx, &r, TOPIC_COMPLETIONS), 0);
+    CHECK_INT(fx_job(fx, JOB_A), 0);
+    CHECK_INT(fx_job_from(fx, JOB_A, POSITION_NONE, &detail), ERR_EXISTS);
+    CHECK_INT(detail, STATE_SUCCEEDED);
+    CHECK_INT(fx_job(fx, "{\"id\":\"a\",\"model\":\"m\",\"prompt\":\"other\"}"), ERR_CONFLICT);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(store_unfinished(fx->writer), 0);
+    fx_free(fx);
+}
+
 TEST(late_completion_is_wasted)
 {
     struct fixture *fx = fx_new();
@@ -113,6 +151,35 @@ TEST(late_completion_is_wasted)
     CHECK_INT(fx_int(fx, "SELECT count(*) FROM call WHERE is_wasted"), 2);
     CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 1);
     CHECK_INT(store_unfinished(fx->writer), 0);
+    fx_free(fx);
+}
+
+/* The place of a job's record is a hint at its row, and the row decides. */
+TEST(an_end_finds_its_job_whatever_its_source)
+{
+    struct fixture *fx = fx_new();
+    int topic = topics_jobs(fx->topics, STR("default"), PRIORITY_NORMAL);
+    struct position own = {topic, 0, 2}, other = {topic, 0, 0}, nobody = {topic, 0, 77};
+
+    submit(fx, JOB_A);
+    fx_begin(fx);
+    CHECK_INT(fx_batch(fx, "b", BATCH_RECEIVING, -1, NULL), 0);
+    CHECK_INT(fx_job(fx, LINE("0")), 0);
+    CHECK_INT(fx_job(fx, LINE("1")), 0);
+    CHECK_INT(fx_job(fx, LINE("2")), 0);
+    CHECK_INT(fx_end_job_from(fx, LINE("1"), STATE_SUCCEEDED, 1, own, NULL), 0);
+    CHECK_INT(fx_end_job_from(fx, LINE("1"), STATE_FAILED, 1, own, NULL), ERR_EXISTS);
+    CHECK_INT(fx_end(fx, true), 0);
+    fx_begin(fx);
+    CHECK_INT(fx_end_job_from(fx, LINE("0"), STATE_SUCCEEDED, 1, other, NULL), 0);
+    CHECK_INT(fx_end_job_from(fx, LINE("2"), STATE_SUCCEEDED, 1, nobody, NULL), 0);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(fx_int(fx, "SELECT state FROM job WHERE id='a'"), STATE_QUEUED);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM job WHERE state=3 AND batch IS NOT NULL"), 3);
+    CHECK_INT(fx_int(fx, "SELECT n_succeeded FROM batch"), 3);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM call WHERE batch='b' AND NOT is_wasted"), 3);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM call WHERE is_wasted"), 1);
+    CHECK_INT(store_unfinished(fx->writer), 1);
     fx_free(fx);
 }
 
@@ -190,8 +257,13 @@ TEST(batch_counts)
     CHECK_INT(fx_int(fx, "SELECT cost=0.75 FROM batch"), 1);
     CHECK_INT(fx_int(fx, "SELECT first_off FROM batch"), 0);
     CHECK_INT(fx_int(fx, "SELECT last_off FROM batch"), 2);
+    fx_begin(fx);
+    fx->now_ms++;
     fx_batch(fx, "b", BATCH_RECEIVING, -1, &detail);
     CHECK_INT(detail, BATCH_SEALED);
+    CHECK_INT(fx_batch(fx, "b", BATCH_SEALED, 3, NULL), 0);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(fx_int(fx, "SELECT finished_at FROM batch"), 1000001); /* a repeat is not its end */
     fx_free(fx);
 }
 

@@ -67,6 +67,36 @@ static void check_made(const void *p, const struct err *e)
     CHECK(p != NULL);
 }
 
+/* The store's hooks, with a count of the completions that became durable. */
+static int apply(void *data, struct db *db, struct record *record)
+{
+    struct rig *r = data;
+    enum job_state state;
+    int rc = store_apply(r->store, db, record);
+
+    if (rc == 0 && record->at.topic == TOPIC_COMPLETIONS &&
+        state_parse(record->headers[HEADER_STATUS], &state))
+        r->ending[state]++;
+    return rc;
+}
+
+static int flush(void *data, struct db *db)
+{
+    return store_flush(((struct rig *)data)->store, db);
+}
+
+static void committed(void *data, bool is_ok)
+{
+    struct rig *r = data;
+
+    for (int state = 0; state < STATE_COUNT_; state++) {
+        if (is_ok)
+            atomic_fetch_add(&r->ended[state], r->ending[state]);
+        r->ending[state] = 0;
+    }
+    store_committed(r->store, is_ok);
+}
+
 static void open_broker(struct rig *r, bool has_store)
 {
     struct broker_options o = {.config = r->config, .topics = r->topics, .loop = &r->loop};
@@ -74,7 +104,7 @@ static void open_broker(struct rig *r, bool has_store)
 
     r->store = store_writer_new(r->topics, r->live, 10000000);
     if (has_store)
-        o.hooks = (struct broker_hooks){store_apply, store_flush, store_committed, r->store};
+        o.hooks = (struct broker_hooks){apply, flush, committed, r};
     r->broker = broker_open(&o, &e);
     check_made(r->broker, &e);
 }
@@ -121,6 +151,8 @@ void rig_start_worker(struct rig *r)
     if (!r->broker)
         open_broker(r, true);
     o.broker = r->broker;
+    for (int state = 0; state < STATE_COUNT_; state++)
+        r->ended_before[state] = atomic_load(&r->ended[state]);
     r->worker = worker_start(&o, &e);
     check_made(r->worker, &e);
 }
@@ -190,6 +222,11 @@ static bool run_until(struct rig *r, int64_t limit_ms, bool (*is_true)(struct ri
     return result;
 }
 
+int64_t rig_ended(struct rig *r, enum job_state state)
+{
+    return atomic_load(&r->ended[state]) - r->ended_before[state];
+}
+
 void rig_until(struct rig *r, bool (*is_true)(struct rig *r, void *data), void *data)
 {
     CHECK(run_until(r, LIMIT_MS, is_true, data));
@@ -200,21 +237,24 @@ void rig_run(struct rig *r, int64_t ms)
     run_until(r, ms, NULL, NULL);
 }
 
-static int64_t ended(const struct worker *w)
+static int64_t ended(struct rig *r)
 {
-    return worker_ended(w, STATE_SUCCEEDED) + worker_ended(w, STATE_FAILED) +
-           worker_ended(w, STATE_CANCELLED) + worker_ended(w, STATE_EXPIRED);
+    int64_t n = 0;
+
+    for (int state = 0; state < STATE_COUNT_; state++)
+        n += rig_ended(r, (enum job_state)state);
+    return n;
 }
 
 static bool have_ended(struct rig *r, void *data)
 {
-    return ended(r->worker) >= *(int64_t *)data;
+    return ended(r) >= *(int64_t *)data;
 }
 
 void rig_until_ended(struct rig *r, int64_t n)
 {
     rig_until(r, have_ended, &n);
-    CHECK_INT(ended(r->worker), n);
+    CHECK_INT(ended(r), n);
 }
 
 /* ---- publishing ---- */
@@ -272,10 +312,16 @@ static void parse(struct job *j, const char *jsonz)
     job_step(j, j->not_before > clock_wall_ms() ? EVENT_SUBMIT_LATER : EVENT_SUBMIT);
 }
 
+static int topic_of(struct rig *r, const struct job *j)
+{
+    return j->state == STATE_SCHEDULED
+               ? TOPIC_SCHEDULED
+               : topics_jobs(r->topics, j->queue.p ? j->queue : STR("default"), j->priority);
+}
+
 struct position rig_submit(struct rig *r, const char *jsonz)
 {
     struct record record = {.source = POSITION_NONE};
-    struct str queue;
     struct job j;
     struct buf mem;
     struct err e;
@@ -283,9 +329,7 @@ struct position rig_submit(struct rig *r, const char *jsonz)
     parse(&j, jsonz);
     buf_init(&mem, 64 << 20);
     CHECK_INT(envelope_job(&record, &j, &mem, &e), 0);
-    queue = j.queue.p ? j.queue : STR("default");
-    record.at.topic = j.state == STATE_SCHEDULED ? TOPIC_SCHEDULED
-                                                 : topics_jobs(r->topics, queue, j.priority);
+    record.at.topic = topic_of(r, &j);
     record.ts_ms = clock_wall_ms();
     publish(r, &record, 1);
     buf_release(&mem);
@@ -309,7 +353,7 @@ void rig_submit_many(struct rig *r, const char *prefixz, int n, const char *extr
         buf_init(&mems[i], 1 << 20);
         records[i].source = POSITION_NONE;
         CHECK_INT(envelope_job(&records[i], &j, &mems[i], &e), 0);
-        records[i].at.topic = topics_jobs(r->topics, STR("default"), j.priority);
+        records[i].at.topic = topic_of(r, &j);
         records[i].ts_ms = clock_wall_ms();
         job_release(&j);
     }

@@ -5,6 +5,7 @@
 #include "store/writer.h"
 #include "tests/lib/test.h"
 #include "worker/worker.h"
+#include <stdatomic.h>
 #include <uv.h>
 
 struct rig {
@@ -18,6 +19,9 @@ struct rig {
     struct reader *reader;
     struct worker *worker;
     bool is_stopped;
+    _Atomic int64_t ended[STATE_COUNT_]; /* durable completions */
+    int64_t ending[STATE_COUNT_];        /* of the transaction under way; the log's thread */
+    int64_t ended_before[STATE_COUNT_];  /* when the worker was started */
 };
 
 /* Starts a stub engine with further arguments (NULL-terminated); gives its process and port. Port 0
@@ -48,7 +52,9 @@ void rig_cancel(struct rig *r, const char *idz, struct position at);
 void rig_until(struct rig *r, bool (*is_true)(struct rig *r, void *data), void *data);
 /* Runs the loop for a time. */
 void rig_run(struct rig *r, int64_t ms);
-/* Until n jobs have ended in this worker, in any state. */
+/* Jobs that have ended, durably, since the worker was started. */
+int64_t rig_ended(struct rig *r, enum job_state state);
+/* Until n jobs have, in any state. */
 void rig_until_ended(struct rig *r, int64_t n);
 /* Until the job has ended; gives its JSON (appended to b). */
 void rig_job(struct rig *r, const char *idz, struct buf *b);

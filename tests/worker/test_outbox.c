@@ -65,7 +65,7 @@ static void open_box(struct box *b)
 {
     *b = (struct box){.fake = {.head = {&fake_ops}}};
     uv_loop_init(&b->loop);
-    b->inbox = inbox_new(&b->loop, 16);
+    b->inbox = inbox_new(&b->loop);
     outbox_init(&b->out, &b->fake.head, b->inbox, &b->loop);
 }
 

@@ -3,6 +3,7 @@
 #include "tests/worker/rig.h"
 #include "worker/journal.h"
 #include <stdio.h>
+#include <stdlib.h>
 
 /* One worker on one stub engine. */
 struct bench {
@@ -42,7 +43,7 @@ TEST(a_job_runs_and_its_completion_is_kept)
     rig_start_worker(&b.r);
     rig_until_ended(&b.r, 1);
     printf("# first job after %d ms\n", (int)(clock_mono_ms() - start));
-    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), 1);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), 1);
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"text\":\"echo: hello\"",
                   "\"node\":\"n\"", "\"attempts\":1", "\"metadata\":{\"x\":1}",
                   "\"outcome\":\"ok\"", "\"finish_reason\":\"stop\"", "\"error\":null");
@@ -62,7 +63,7 @@ TEST(many_jobs_end_once_each)
     rig_start_worker(&b.r);
     rig_until_ended(&b.r, N);
     printf("# %d jobs in %d ms\n", N, (int)(clock_mono_ms() - start));
-    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), N);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), N);
     CHECK_INT(stub_count("/api/generate 200"), N);
     close_bench(&b);
 }
@@ -77,7 +78,7 @@ TEST(bodies_beyond_prefetch_are_read_again_in_order)
     rig_submit_many(&b.r, "ot", 150, "\"model\":\"stub\",\"tenant\":\"other\"");
     rig_start_worker(&b.r);
     rig_until_ended(&b.r, 450);
-    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), 450);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), 450);
     CHECK_INT(stub_count("/api/generate 200"), 450);
     close_bench(&b);
 }
@@ -274,7 +275,7 @@ TEST(a_streamed_job_tells_its_tokens)
     rig_start_worker(&b.r);
     rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"stream\":true}");
     rig_until(&b.r, has_delta, &events);
-    CHECK_INT(worker_ended(b.r.worker, STATE_SUCCEEDED), 0);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), 0);
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"text\":\"echo: x");
     buf_release(&events);
     close_bench(&b);
@@ -308,7 +309,7 @@ TEST(a_cold_job_expires_too)
              (long long)clock_wall_ms() + 300);
     rig_submit_many(&b.r, "e", 100, extra);
     rig_until_ended(&b.r, 100);
-    CHECK_INT(worker_ended(b.r.worker, STATE_EXPIRED), 100);
+    CHECK_INT(rig_ended(&b.r, STATE_EXPIRED), 100);
     rig_close(&b.r);
 }
 
@@ -354,8 +355,62 @@ TEST(a_cancelled_call_is_broken_off_and_its_tokens_are_noted)
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"cancelled\"");
     CHECK_INT(stub_count(" abort "), 1);
     CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 1);
-    CHECK_INT(worker_ended(b.r.worker, STATE_CANCELLED), 0);
     close_bench(&b);
+}
+
+static bool have_called(struct rig *r, void *n)
+{
+    (void)r;
+    return stub_count(" fault ") >= *(int *)n;
+}
+
+static bool have_lost(struct rig *r, void *n)
+{
+    (void)r;
+    return metric_get(METRIC_COMPLETIONS_LOST_RACE) >= *(int *)n;
+}
+
+static void check_n_calls(struct rig *r, const char *textz)
+{
+    struct buf b;
+    struct err e;
+
+    buf_init(&b, 1 << 16);
+    CHECK_INT(reader_usage(r->reader, STR("tenant"), 0, 0, STR_NONE, false, &b, &e), 0);
+    CHECK(b.p && strstr(b.p, textz));
+    buf_release(&b);
+}
+
+/* Their bodies are not in memory, and their records are gone with the cancellation. */
+TEST(calls_of_a_job_that_is_cancelled_in_its_backoff_are_noted)
+{
+    enum { N = 6 };
+    const char *args[] = {"--fault", "kind=status,code=500", NULL};
+    struct position at[N];
+    char yaml[256], text[64];
+    struct rig r;
+    int pid, n = N;
+
+    snprintf(yaml, sizeof yaml,
+             "engines: [{name: n, url: \"http://127.0.0.1:%d\"}]\n"
+             "retry: {base_ms: 600000, cap_ms: 600000}\nworker: {prefetch: 1}\n",
+             stub_start(0, &pid, args));
+    rig_open(&r, yaml);
+    rig_start_worker(&r);
+    for (int i = 0; i < N; i++) {
+        snprintf(text, sizeof text, "{\"id\":\"j%d\",\"model\":\"stub\",\"prompt\":\"x\"}", i);
+        at[i] = rig_submit(&r, text);
+    }
+    rig_until(&r, have_called, &n);
+    rig_run(&r, 200);
+    for (int i = 0; i < N; i++) {
+        snprintf(text, sizeof text, "j%d", i);
+        rig_cancel(&r, text, at[i]);
+    }
+    rig_until(&r, have_lost, &n);
+    check_n_calls(&r, "\"calls\":6");
+    rig_close(&r);
+    stub_kill(pid);
 }
 
 TEST(an_attempt_that_began_after_its_job_was_cancelled_leaves_no_trace)
@@ -411,6 +466,91 @@ TEST(a_scheduled_job_runs_when_it_is_due)
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
     CHECK(clock_wall_ms() >= due);
     CHECK(clock_wall_ms() < due + 2000);
+    close_bench(&b);
+}
+
+/* A log whose first reads fail, as on a disk that is away for a moment. */
+static struct {
+    struct broker_ops ops;
+    int (*read)(struct broker *b, struct broker_read *r);
+    struct rig *r;
+    int n_failing;
+} flaky;
+
+struct failed_read {
+    uv_timer_t timer; /* first */
+    struct broker_read *r;
+};
+
+static void on_failed_read_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void on_failed_read(uv_timer_t *timer)
+{
+    struct broker_read *r = ((struct failed_read *)(void *)timer)->r;
+
+    uv_close((uv_handle_t *)timer, on_failed_read_closed);
+    r->code = ERR_IO;
+    r->on_read(r, NULL, 0);
+}
+
+static int flaky_read(struct broker *b, struct broker_read *r)
+{
+    struct failed_read *f;
+
+    if (flaky.n_failing == 0)
+        return flaky.read(b, r);
+    flaky.n_failing--;
+    f = xcalloc(1, sizeof *f);
+    f->r = r;
+    uv_timer_init(&flaky.r->loop, &f->timer);
+    return uv_timer_start(&f->timer, on_failed_read, 1, 0);
+}
+
+static void fail_reads(struct rig *r, int n)
+{
+    flaky.ops = *r->broker->ops;
+    flaky.read = flaky.ops.read;
+    flaky.ops.read = flaky_read;
+    flaky.r = r;
+    flaky.n_failing = n;
+    r->broker->ops = &flaky.ops;
+}
+
+TEST(what_cannot_be_read_for_a_while_is_read_later)
+{
+    struct bench b;
+    char extra[128];
+
+    open_bench(&b, fast, "worker: {prefetch: 3}\n");
+    rig_submit_many(&b.r, "j", 200, "\"model\":\"stub\"");
+    snprintf(extra, sizeof extra, "\"model\":\"stub\",\"not_before\":%lld",
+             (long long)clock_wall_ms() + 100);
+    rig_submit_many(&b.r, "d", 100, extra);
+    fail_reads(&b.r, 6);
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 300);
+    CHECK_INT(flaky.n_failing, 0);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), 300);
+    CHECK_INT(worker_failure(b.r.worker), 0);
+    close_bench(&b);
+}
+
+TEST(many_scheduled_jobs_are_due_at_once)
+{
+    enum { N = 3000 }; /* more than are moved at one time */
+    struct bench b;
+    char extra[128];
+
+    open_bench(&b, fast, "");
+    snprintf(extra, sizeof extra, "\"model\":\"stub\",\"not_before\":%lld",
+             (long long)clock_wall_ms() + 500);
+    rig_submit_many(&b.r, "d", N, extra);
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, N);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), N);
     close_bench(&b);
 }
 
@@ -551,7 +691,7 @@ TEST(a_dead_node_s_jobs_go_to_the_other)
     rig_run(&r, 200);
     stub_kill(pids[0]);
     rig_until_ended(&r, 200);
-    CHECK_INT(worker_ended(r.worker, STATE_SUCCEEDED), 200);
+    CHECK_INT(rig_ended(&r, STATE_SUCCEEDED), 200);
     rig_close(&r);
     stub_kill(pids[1]);
 }

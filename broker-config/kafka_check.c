@@ -1,0 +1,174 @@
+/* The take-over check. A commit says what was finished when it was made; what was finished after it
+ * has its completion in the log, with its source in the header. Completions of one worker are
+ * acknowledged in order and counted when they are, so none of them lies below the feed_end that
+ * the worker committed. The commits are read before the completions' end is asked for. */
+#include "base/log.h"
+#include "broker-config/kafka_read.h"
+#include "broker-config/offsets_code.h"
+
+enum { COMMITTED_MS = 2000, WAIT_MS = 100, BATCH = 256 };
+
+struct count {
+    int64_t n_read, n_found;
+};
+
+/* ---- commits ---- */
+
+static void take_commit(struct kafka_start *s, const rd_kafka_topic_partition_t *p)
+{
+    if (p->offset < 0) { /* none: `low` is the oldest record */
+        offsets_done_init(&s->done, s->low);
+        s->feed_end = 0;
+        return;
+    }
+    s->low = p->offset;
+    if (!offsets_decode(str_of(p->metadata, p->metadata_size), s->low, &s->done, &s->feed_end))
+        s->feed_end = 0;
+    if (s->done.low != s->low)
+        offsets_done_init(&s->done, s->low);
+}
+
+static rd_kafka_resp_err_t read_commits(const struct topics *t, struct kafka_check *check)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)check->n);
+    const rd_kafka_topic_partition_t *p;
+    rd_kafka_resp_err_t err;
+    size_t i;
+
+    for (i = 0; i < check->n; i++)
+        rd_kafka_topic_partition_list_add(list, topics_name(t, check->starts[i].topic),
+                                          check->starts[i].partition);
+    err = rd_kafka_committed(check->member, list, COMMITTED_MS);
+    for (i = 0; i < check->n && !err; i++) {
+        p = rd_kafka_topic_partition_list_find(list, topics_name(t, check->starts[i].topic),
+                                               check->starts[i].partition);
+        err = p ? p->err : RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+        if (!err)
+            take_commit(&check->starts[i], p);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return err;
+}
+
+/* ---- completions ---- */
+
+static void note_source(struct kafka_check *check, struct position source, struct count *count)
+{
+    struct kafka_start *s;
+    size_t i;
+
+    for (i = 0; i < check->n; i++) {
+        s = &check->starts[i];
+        if (s->topic == source.topic && s->partition == source.partition &&
+            !offsets_done_has(&s->done, source.offset))
+            count->n_found += offsets_done_add(&s->done, source.offset, source.offset + 1);
+    }
+}
+
+/* Takes m; gives what comes after it. */
+static rd_kafka_resp_err_t look_at(const struct topics *t, struct kafka_check *check,
+                                   rd_kafka_message_t *m, int64_t *next, struct count *count)
+{
+    rd_kafka_resp_err_t err = m->err;
+    struct record r;
+
+    if (!err) {
+        kafka_record(t, TOPIC_COMPLETIONS, m, &r);
+        if (topics_is_source(r.source.topic))
+            note_source(check, r.source, count);
+        count->n_read++;
+    }
+    if (!err || err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
+        *next = m->offset + !err;
+    rd_kafka_message_destroy(m);
+    return err == RD_KAFKA_RESP_ERR__PARTITION_EOF ? 0 : err;
+}
+
+static rd_kafka_resp_err_t scan(struct kafka_reader *r, const struct topics *t,
+                                struct kafka_check *check, int64_t from, int64_t end,
+                                struct count *count)
+{
+    rd_kafka_message_t *m[BATCH];
+    struct kafka_scan s = {0};
+    rd_kafka_resp_err_t err = 0;
+    int64_t next = from;
+    ssize_t i, n;
+
+    if (next >= end)
+        return 0;
+    if (kafka_scan_open(r, &s, TOPIC_COMPLETIONS, 0, from) != 0)
+        return rd_kafka_last_error();
+    while (next < end && !err) {
+        n = rd_kafka_consume_batch(s.topic, 0, WAIT_MS, m, BATCH);
+        for (i = 0; i < n; i++) {
+            rd_kafka_resp_err_t one = look_at(t, check, m[i], &next, count);
+
+            err = err ? err : one;
+        }
+        if (n <= 0 && kafka_reader_is_over(r))
+            err = RD_KAFKA_RESP_ERR__DESTROY;
+    }
+    kafka_scan_close(&s);
+    return err;
+}
+
+static rd_kafka_resp_err_t read_completions(struct kafka_reader *r, const struct topics *t,
+                                            struct kafka_check *check, struct count *count)
+{
+    int64_t first, end, from = INT64_MAX;
+    rd_kafka_resp_err_t err = kafka_reader_bounds(r, TOPIC_COMPLETIONS, 0, &first, &end);
+    struct kafka_start *s;
+    size_t i;
+
+    for (i = 0; i < check->n && !err; i++) {
+        s = &check->starts[i];
+        if (s->feed_end > end) /* another topic of that name */
+            s->feed_end = 0;
+        if (s->feed_end < from)
+            from = s->feed_end;
+    }
+    if (!err)
+        err = scan(r, t, check, from > first ? from : first, end, count);
+    for (i = 0; i < check->n && !err; i++)
+        check->starts[i].feed_end = end;
+    return err;
+}
+
+/* ---- all of it ---- */
+
+static rd_kafka_resp_err_t try(struct kafka_reader *r, const struct topics *t,
+                               struct kafka_check *check, struct count *count)
+{
+    rd_kafka_resp_err_t err = 0;
+    struct kafka_start *s;
+    size_t i;
+
+    for (i = 0; i < check->n && !err; i++) {
+        s = &check->starts[i];
+        offsets_done_release(&s->done);
+        err = kafka_reader_bounds(r, s->topic, s->partition, &s->low, &s->target);
+    }
+    if (err || !check->member)
+        return err;
+    err = read_commits(t, check);
+    return err ? err : read_completions(r, t, check, count);
+}
+
+bool kafka_check_run(struct kafka_reader *r, const struct topics *t, struct kafka_check *check)
+{
+    struct count count = {0};
+    rd_kafka_resp_err_t err;
+
+    while ((err = try(r, t, check, &count))) {
+        log_warn("group_takeover", LZ("topic", topics_name(t, check->starts[0].topic)),
+                 LI("partitions", check->n), LZ("error", rd_kafka_err2str(err)));
+        if (kafka_reader_is_over(r))
+            return false;
+        kafka_reader_pause(r);
+        count = (struct count){0};
+    }
+    if (check->member)
+        log_info("group_takeover", LI("partitions", check->n), LI("completions", count.n_read),
+                 LI("finished", count.n_found));
+    return true;
+}

@@ -1,0 +1,158 @@
+"""Gateways and workers as processes of their own, on a real Kafka: one job seen from everywhere."""
+import json
+import os
+import shutil
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+from distributed import SESSION_MS, Distributed  # noqa: E402
+from genq import run, wait_for  # noqa: E402
+from kafka import KafkaCluster  # noqa: E402
+from kafka_client import KafkaClient  # noqa: E402
+
+KAFKA = KafkaCluster()
+
+
+def distributed(**options):
+    distributed.n += 1
+    return Distributed(KAFKA, prefix="t%d" % distributed.n, **options)
+
+
+distributed.n = 0
+
+
+def feed_of(member, n):
+    """The first n completions, as that gateway tells them."""
+    seen, after = [], ""
+    while len(seen) < n:
+        page = member.get("/api/v1/completions?wait=30s&limit=1000" + after).json
+        assert page["data"], (len(seen), n)
+        seen += page["data"]
+        after = "&after=%s" % page["next"]
+    return seen
+
+
+def test_a_job_from_post_to_answer():
+    with distributed() as d:
+        gateway = d.gateways[0]
+        reply = gateway.post("/api/v1/jobs?wait=30s", {"model": "stub", "prompt": "hi", "id": "a"})
+        assert reply.status == 201 and reply.json["status"] == "succeeded", reply
+        assert reply.json["position"].startswith("t%d.jobs.default.normal/" % distributed.n), reply
+        again = gateway.post("/api/v1/jobs", {"model": "stub", "prompt": "hi", "id": "a"})
+        assert again.status == 200 and again.json["status"] == "succeeded", again
+        other = gateway.post("/api/v1/jobs", {"model": "stub", "prompt": "other", "id": "a"})
+        assert other.status == 409, other
+        assert len(d.engine.events("recv")) == 1
+
+
+def test_many_jobs_each_once_in_one_order():
+    n = 2000
+    with distributed(gateways=2, workers=2) as d:
+        one, two = d.gateways
+        body = "".join('{"model":"stub","prompt":"p%d"}\n' % i for i in range(n))
+        reply = one.request("POST", "/api/v1/batches?id=b", body,
+                            {"Content-Type": "application/x-ndjson"})
+        assert reply.status == 201, reply
+        feeds = [feed_of(g, n) for g in (one, two)]
+        assert [c["id"] for c in feeds[0]] == [c["id"] for c in feeds[1]]
+        assert sorted(c["id"] for c in feeds[0]) == sorted("b-%d" % i for i in range(n))
+        assert len(d.engine.events("recv")) == n
+        for g in (one, two):
+            batch = wait_for(lambda: g.get("/api/v1/batches/b").status == 200 and
+                             g.get("/api/v1/batches/b").json)
+            assert batch["counts"]["succeeded"] == n, batch
+            assert len(g.get("/api/v1/batches/b/results").body.splitlines()) == n
+        took_part = [w for w in d.workers if w.metric("genq_engine_calls_total") > 0]
+        assert len(took_part) == 2
+
+
+def test_posted_here_waited_there_cancelled_elsewhere():
+    with distributed(gateways=3, stub=["--latency-ms", "60000"]) as d:
+        job = d.gateways[0].submit(id="slow")
+        wait_for(lambda: d.engine.events("recv"), "the engine's call")
+        wait_for(lambda: d.gateways[2].get("/api/v1/jobs/slow").status == 200)
+        assert d.gateways[2].delete("/api/v1/jobs/slow").status == 202
+        done = d.gateways[1].finished(job["id"])
+        assert done["status"] == "cancelled", done
+        wait_for(lambda: d.engine.events("abort"), "the call's end")
+
+
+def test_a_cancelled_job_never_runs():
+    """Also when the worker hears of the cancellation before it reads the job."""
+    with distributed(workers=0, gateways=1) as d:
+        gateway = d.gateways[0]
+        for i in range(20):
+            gateway.submit(id="c%d" % i)
+            if i % 2:
+                assert gateway.delete("/api/v1/jobs/c%d" % i).status == 202
+        worker = d.add_worker()
+        for i in range(0, 20, 2):
+            assert gateway.finished("c%d" % i)["status"] == "succeeded"
+        assert len(d.engine.events("recv")) == 10
+        assert worker.metric("genq_jobs_waiting") == 0
+
+
+def test_a_killed_workers_jobs_run_elsewhere():
+    with distributed(workers=2, stub=["--latency-ms", "300"]) as d:
+        gateway = d.gateways[0]
+        ids = [gateway.submit()["id"] for _ in range(40)]
+        wait_for(lambda: len(d.engine.events("sent")) > 4)
+        killed = time.monotonic()
+        d.workers[0].kill()
+        for i in ids:
+            assert gateway.finished(i)["status"] == "succeeded"
+        took = time.monotonic() - killed
+        assert took < SESSION_MS / 1000 + 10, took
+        assert len(feed_of(gateway, 40)) == 40
+
+
+def test_restarts_run_nothing_again():
+    with distributed() as d:
+        gateway, worker = d.gateways[0], d.workers[0]
+        for round_ in range(3):
+            for i in range(50):
+                gateway.submit(id="r%d-%d" % (round_, i))
+            for i in range(50):
+                gateway.finished("r%d-%d" % (round_, i))
+            worker.kill() if round_ else worker.stop()
+            worker.start()
+        gateway.submit(id="last")
+        gateway.finished("last")
+        assert len(d.engine.events("recv")) == 151
+
+
+def test_a_wiped_gateway_rebuilds_itself():
+    with distributed() as d:
+        gateway = d.gateways[0]
+        for i in range(30):
+            gateway.submit(id="w%d" % i)
+        for i in range(30):
+            gateway.finished("w%d" % i)
+        before = feed_of(gateway, 30)
+        usage = gateway.get("/api/v1/usage").json
+        gateway.stop()
+        shutil.rmtree(gateway.data)
+        gateway.start()
+        assert [c["id"] for c in feed_of(gateway, 30)] == [c["id"] for c in before]
+        assert gateway.get("/api/v1/usage").json == usage
+
+
+def test_a_bare_record_is_a_job():
+    with distributed() as d:
+        client = KafkaClient(KAFKA.servers)
+        topic = "t%d.jobs.default.normal" % distributed.n
+        client.produce(topic, (None, json.dumps({"model": "stub", "prompt": "x"})))
+        done = feed_of(d.gateways[0], 1)[0]
+        assert done["status"] == "succeeded" and done["id"].startswith("k") and len(done["id"]) == 17
+        client.produce(topic, (None, "no job"))
+        wait_for(lambda: d.gateways[0].metric("genq_records_dead_total") or
+                 d.workers[0].metric("genq_records_dead_total"))
+        dead = wait_for(lambda: client.consume("t%d.dead" % distributed.n), "the dead letter")
+        assert dead[0]["payload"] == "no job", dead
+        headers = dict(dead[0]["headers"])
+        assert headers["genq_reason"] and headers["genq_source"].startswith(topic), dead
+
+
+with KAFKA:
+    run(globals())
