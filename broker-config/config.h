@@ -31,10 +31,10 @@ struct config {
     char *broker_servers, *broker_prefix;
     char **broker_properties, **broker_producer, **broker_consumer; /* NULL-terminated "name: value" */
     int64_t broker_partitions, broker_replication, broker_min_insync; /* the last two 0: auto */
-    char *worker_name, *worker_listen; /* name: "" for none */
-    char **worker_queues; /* NULL-terminated; empty: all */
     char *redis_url; /* "" for none */
     int64_t redis_hot_s;
+    char *worker_name, *worker_listen; /* name: "" for none */
+    char **worker_queues; /* NULL-terminated; empty: all */
     int64_t worker_lookahead, worker_prefetch, worker_drain_ms;
     int64_t worker_first_token_ms, worker_between_tokens_ms, worker_connect_ms;
     int64_t health_interval_ms, health_timeout_ms, health_fall, health_rise;

@@ -49,8 +49,9 @@ static void make_store(struct gateway *g)
 
 static void make_hot(struct gateway *g)
 {
-    g->hot = hot_new(g->config, g->live, g->store, g->nodes);
-    store_set_on_commit(g->store, hot_changed, g->hot);
+    g->hot = hot_new(g->config, g->live, g->store, nodes_count(g->nodes) ? g->nodes : NULL);
+    if (g->store)
+        store_set_on_commit(g->store, hot_changed, g->hot);
 }
 
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
@@ -71,7 +72,7 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
     g->nodes = nodes_new(roles & ROLE_WORKER ? c->n_engines : 0);
     if (roles & ROLE_GATEWAY)
         make_store(g);
-    if (g->store && c->redis_url[0])
+    if (c->redis_url[0])
         make_hot(g);
     if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0))
         return 0;

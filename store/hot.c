@@ -164,8 +164,10 @@ static void pump(struct hot *h)
     if (h->step != HOT_READY || h->n_sent > 0)
         return;
     begin_batch(h);
-    hot_send_jobs(h);
-    hot_send_ends(h);
+    if (h->reader) {
+        hot_send_jobs(h);
+        hot_send_ends(h);
+    }
     if (h->n_sent == 0 && atomic_load(&h->is_closing) && hot_send_farewell(h))
         return;
     if (h->n_sent > 0)
@@ -232,9 +234,9 @@ static void on_position(void *data, int code, const struct redis_reply *reply)
     }
     h->step = HOT_READY;
     begin_batch(h);
-    if (!str_int(redis_text(reply), &h->position))
+    if (!str_int(redis_text(reply), &h->position) && h->reader)
         begin_anew(h);
-    else if (h->config->broker_kind == BROKER_KIND_SQLITE &&
+    else if (h->reader && h->config->broker_kind == BROKER_KIND_SQLITE &&
              reader_feed_end(h->reader, &end, NULL) == 0 && h->position > end)
         go_back(h, end);
     log_debug("redis_position", LI("position", h->position));
@@ -294,7 +296,8 @@ static void on_sweep(uv_timer_t *timer)
     struct hot *h = timer->data;
 
     set_health(h);
-    note_behind(h);
+    if (h->reader)
+        note_behind(h);
     if (h->step != HOT_READY || h->n_sent > 0)
         return;
     begin_batch(h);
@@ -408,6 +411,15 @@ struct hot *hot_new(const struct config *c, struct live *live, struct store_writ
     return h;
 }
 
+static int open_store(struct hot *h, struct err *e)
+{
+    int rc;
+
+    h->reader = reader_open(h->config->data, h->live, e);
+    rc = h->reader ? reader_feed_end(h->reader, &h->done_to, e) : e->code;
+    return rc ? rc : reader_last_job(h->reader, &h->job_seq, e);
+}
+
 int hot_start(struct hot *h, struct err *e)
 {
     struct redis_options o = {.loop = &h->loop,
@@ -417,9 +429,7 @@ int hot_start(struct hot *h, struct err *e)
                               .on_up = on_up,
                               .data = h};
 
-    h->reader = reader_open(h->config->data, h->live, e);
-    if (!h->reader || set_feed_key(h, e) || reader_feed_end(h->reader, &h->done_to, e) ||
-        reader_last_job(h->reader, &h->job_seq, e))
+    if (set_feed_key(h, e) || (h->store && open_store(h, e)))
         return e->code;
     h->redis = redis_open(&o, e);
     if (!h->redis)

@@ -15,8 +15,9 @@
 struct config;
 struct hot;
 
-/* Before the log is opened: from then on hot_changed may be called. `nodes` (NULL: none) are this
- * process' engine nodes, of which its heartbeat tells. */
+/* Before the log is opened: from then on hot_changed may be called. `store` is NULL in a worker
+ * alone, `nodes` where there is none; these are this process' engine nodes, of which its heartbeat
+ * tells. */
 struct hot *hot_new(const struct config *c, struct live *live, struct store_writer *store,
                     struct nodes *nodes);
 /* After it: connects and begins to follow. ERR_INVALID (the URL), or why the store cannot be read.

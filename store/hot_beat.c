@@ -122,6 +122,21 @@ static void send_membership(struct hot *h)
              4, on_beat_written);
 }
 
+static void on_known(void *data, int code, const struct redis_reply *reply)
+{
+    struct hot *h = data;
+
+    if (hot_answered(h, code, reply) && redis_int(reply) == 0)
+        hot_fail(h, ERR_NOT_FOUND, STR("it has lost what was written"));
+    hot_go_on(h);
+}
+
+/* Where no job ends, nothing else would notice that Redis was emptied. */
+static void send_question(struct hot *h)
+{
+    hot_send(h, (struct str[]){STR("HEXISTS"), str_z(h->feed_key), STR("position")}, 3, on_known);
+}
+
 /* At once where nodes came or went. */
 static bool is_due(struct hot *h)
 {
@@ -141,7 +156,11 @@ void hot_send_beat(struct hot *h)
     struct printing p;
     struct buf b;
 
-    if (!h->nodes || !is_due(h))
+    if (!is_due(h))
+        return;
+    if (h->reader)
+        send_question(h);
+    if (!h->nodes)
         return;
     buf_init(&b, WORKER_MAX_BYTES);
     p = (struct printing){h, &b, ""};
@@ -155,7 +174,7 @@ bool hot_send_farewell(struct hot *h)
 {
     char key[HOT_KEY_BYTES];
 
-    if (!h->beat_ms)
+    if (!h->nodes || !h->beat_ms)
         return false;
     h->beat_ms = 0;
     snprintf(key, sizeof key, "genq:worker:%s", h->id);

@@ -23,8 +23,8 @@ struct hot {
     const struct config *config;
     struct live *live;
     struct store_writer *store;
-    struct nodes *nodes; /* NULL: no worker here */
-    struct reader *reader;
+    struct nodes *nodes;   /* NULL: no worker here */
+    struct reader *reader; /* NULL: no store in this process, a worker */
     struct redis *redis;
     uv_loop_t loop;
     uv_thread_t thread;
@@ -91,7 +91,7 @@ void hot_forget_running(struct hot *h);
 
 /* The heartbeat (hot_beat.c). */
 void hot_name_worker(struct hot *h);
-/* Sends it, if it is due. */
+/* Sends it, if it is due, and looks whether Redis still has what it was given. */
 void hot_send_beat(struct hot *h);
 /* Takes it back. False: there is nothing to take back. */
 bool hot_send_farewell(struct hot *h);

@@ -128,11 +128,12 @@ static struct told *find_told(struct hot *h, struct str tenant, struct str id)
 
 static void tell(struct hot *h, struct str tenant, struct str id, const struct live_view *live)
 {
-    enum job_state state;
+    enum job_state state = live->is_running ? STATE_RUNNING : STATE_QUEUED;
     struct buf view;
 
     buf_init(&view, VIEW_MAX_BYTES);
-    if (reader_job(h->reader, tenant, id, &view, &state, NULL) == 0 && !state_is_terminal(state))
+    if (!h->reader ||
+        (reader_job(h->reader, tenant, id, &view, &state, NULL) == 0 && !state_is_terminal(state)))
         send_state(h, tenant, id, state, buf_str(&view), live, false);
     buf_release(&view);
 }

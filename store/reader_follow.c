@@ -21,7 +21,7 @@ static struct ended_record record_of(struct db_stmt *s)
                              .value = db_blob(s, 4),
                              .state = STATE_FAILED};
 
-    header_decode(db_blob(s, 3), &headers);
+    header_decode(db_blob(s, 3), &headers); /* of these, tenant and status are the row's */
     r.tenant = headers.all[HEADER_TENANT].p ? headers.all[HEADER_TENANT] : STR("default");
     state_parse(headers.all[HEADER_STATUS], &r.state); /* it is one: the writer has looked */
     return r;

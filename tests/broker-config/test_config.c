@@ -288,12 +288,15 @@ TEST(queues_of_a_worker)
     config_free(c);
     check_error("worker: {queues: [slow]}",
                 "g.yaml:1:18: worker.queues: \"slow\" is not among queues");
-    check_error("worker: {queues: []}", "g.yaml:1:18: worker.queues: must be auto, or a list of one "
-                                        "name at least");
-    check_error("worker: {queues: all}", "g.yaml:1:18: worker.queues: must be auto, or a list of one "
-                                         "name at least");
-    check_error("worker: {listen: here}", "g.yaml:1:18: worker.listen: must be an address and a port, "
-                                          "such as 127.0.0.1:7070");
+    check_error("worker: {queues: []}",
+                "g.yaml:1:18: worker.queues: must be auto, or a list of one "
+                "name at least");
+    check_error("worker: {queues: all}",
+                "g.yaml:1:18: worker.queues: must be auto, or a list of one "
+                "name at least");
+    check_error("worker: {listen: here}",
+                "g.yaml:1:18: worker.listen: must be an address and a port, "
+                "such as 127.0.0.1:7070");
 }
 
 TEST(what_is_printed_reads_back_the_same)

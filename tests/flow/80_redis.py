@@ -299,6 +299,9 @@ def test_redis_is_emptied():
         b.await_ended(more)
         b.await_hashes(ids + more)
         b.await_usage(101)
+        b.redis.cli("FLUSHALL")  # noticed although no job ends
+        b.await_hashes(ids + more)
+        b.await_usage(101)
         b.redis.cli("FLUSHALL")
         b.redis.cli("SCRIPT", "FLUSH")
         b.world.stop(signal.SIGKILL)
