@@ -31,6 +31,14 @@ void outbox_add(struct outbox *b, struct outgoing *o)
 {
     list_push(&b->pending, &o->node);
     b->n_pending++;
+    b->n_bytes += o->record.value.n;
+}
+
+/* Gives it back to its owner, with what became of it. */
+static void leave(struct outbox *b, struct outgoing *o, int code)
+{
+    b->n_bytes -= o->record.value.n;
+    o->on_sent(o, code);
 }
 
 static void suspend(struct outbox *b, int code)
@@ -57,7 +65,8 @@ static void resume(struct outbox *b)
 static bool is_failure(int code)
 {
     return code == ERR_FULL || code == ERR_IO || code == ERR_CLOSED || code == ERR_BUSY ||
-           code == ERR_INTERNAL || code == ERR_TIMEOUT || code == ERR_CORRUPT;
+           code == ERR_INTERNAL || code == ERR_TIMEOUT || code == ERR_CORRUPT ||
+           code == ERR_UNREACHABLE;
 }
 
 static void keep(struct outbox *b, struct outgoing *o)
@@ -79,12 +88,12 @@ static void on_acknowledged(struct message *m)
     for (i = 0; i < n; i++) {
         code = s->code < 0 ? s->code : s->records[i].code;
         if (!is_failure(code)) {
-            s->items[i]->on_sent(s->items[i], code);
+            leave(b, s->items[i], code);
             continue;
         }
         failure = code;
         if (b->is_dropping || HOOK_SKIP("ack"))
-            s->items[i]->on_sent(s->items[i], ERR_CLOSED);
+            leave(b, s->items[i], ERR_CLOSED);
         else
             keep(b, s->items[i]);
     }
@@ -163,6 +172,6 @@ void outbox_drop(struct outbox *b)
     while ((node = list_pop(&b->pending)) != NULL) {
         o = LIST_ENTRY(node, struct outgoing, node);
         b->n_pending--;
-        o->on_sent(o, ERR_CLOSED);
+        leave(b, o, ERR_CLOSED);
     }
 }

@@ -21,6 +21,7 @@ struct outbox {
     uv_timer_t timer;    /* runs while publishing is suspended after a failure */
     struct list pending; /* not handed to the broker */
     size_t n_pending, n_sent; /* n_sent: handed over, not acknowledged */
+    size_t n_bytes;           /* of the values of both */
     int64_t backoff_ms;       /* 0: the last publish went well */
     bool is_dropping;
     int failed_with;          /* the last failure's code, while backoff_ms > 0 */
@@ -36,4 +37,9 @@ void outbox_drop(struct outbox *b);
 static inline size_t outbox_count(const struct outbox *b)
 {
     return b->n_pending + b->n_sent;
+}
+
+static inline size_t outbox_bytes(const struct outbox *b)
+{
+    return b->n_bytes;
 }

@@ -5,7 +5,8 @@
 #include <stdio.h>
 
 enum {
-    UNACKNOWLEDGED_LEAST = 1024, /* completions on their way, past which no call is started */
+    UNACKNOWLEDGED_LEAST = 1024, /* completions on their way, past which no call is started; */
+    UNACKNOWLEDGED_BYTES = 64 << 20, /* and their bytes */
     ORPHANS_A_TURN = 1024,
     MODELS_TOLD = 8,
 };
@@ -43,7 +44,8 @@ static bool is_open(const struct worker *w)
 
     if (most < UNACKNOWLEDGED_LEAST)
         most = UNACKNOWLEDGED_LEAST;
-    return w->is_control_read && !w->is_stopping && outbox_count(&w->outbox) < most;
+    return w->is_control_read && !w->is_stopping && outbox_count(&w->outbox) < most &&
+           outbox_bytes(&w->outbox) < UNACKNOWLEDGED_BYTES;
 }
 
 void pump(struct worker *w)

@@ -242,7 +242,7 @@ static void kill_on_the_way(struct victim *v, const struct fixture *fx, int64_t 
 {
     char yaml[256];
     int n =
-        snprintf(yaml, sizeof yaml, "broker: {prefix: %s}\ndata: .\n", fx->k.config->broker_prefix);
+        snprintf(yaml, sizeof yaml, "broker: {kind: kafka, servers: unused, prefix: %s}\ndata: .\n", fx->k.config->broker_prefix);
 
     CHECK_INT(write(v->prefix, yaml, (size_t)n), n);
     while (query(READ_SO_FAR) == before) {

@@ -194,9 +194,9 @@ def calls_while_kafka_is_away(n, config):
 
 
 def test_key_limits_outbox_bytes():
-    """At the bound no more jobs are taken than the worker bears unacknowledged (256)."""
-    few = calls_while_kafka_is_away(300, "limits: {outbox_bytes: 1048576}\n")
-    assert few < 300 == calls_while_kafka_is_away(300, ""), few
+    """At the bound no more calls are begun than the worker holds answers of in memory (64 MiB)."""
+    few = calls_while_kafka_is_away(160, "limits: {outbox_bytes: 1048576}\n")
+    assert few < 160 == calls_while_kafka_is_away(160, ""), few
 
 
 with KAFKA:
