@@ -198,7 +198,8 @@ class KafkaCluster:
 
     def format(self):
         cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        tools = [subprocess.Popen([*self.command, "kafka.tools.StorageTool", "format", "-t", cluster_id,
+        tools = [subprocess.Popen([*self.command, "kafka.tools.StorageTool", "format",
+                                   "--cluster-id=" + cluster_id,  # it may begin with a dash
                                    "-c", b.properties], stdin=subprocess.DEVNULL, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                  for b in self.brokers]
