@@ -5,12 +5,20 @@
 
 enum { ENVELOPE_BYTES = 16384 };
 
+/* A worker that had the order at once may have said the same before us. */
+static int verdict(const struct record *completion)
+{
+    bool is_done = completion->code == ERR_EXISTS && completion->detail == STATE_CANCELLED;
+
+    return is_done ? 0 : completion->code;
+}
+
 static void on_ack(struct publish *p, int code)
 {
     struct cancellation *c = LIST_ENTRY(p, struct cancellation, publish);
 
     if (code == 0)
-        code = c->records[0].code;
+        code = verdict(&c->records[0]);
     if (code == 0)
         job_step(&c->job, EVENT_CANCEL);
     c->on_done(c, code);
@@ -41,7 +49,11 @@ static int make_completion(struct cancellation *c, const struct gateway *g, stru
         done.node = view.node[0] ? str_z(view.node) : STR_NONE;
     }
     position_format(g->topics, at, source);
-    c->records[0] = (struct record){.at = {TOPIC_COMPLETIONS, 0, 0}, .ts_ms = now_ms, .source = at};
+    /* In a shared log the job's record is its worker's to finish; and what finishes none is never
+     * acknowledged from the outbox, where nobody knows yet whether the job has ended otherwise. */
+    c->records[0] = (struct record){.at = {TOPIC_COMPLETIONS, 0, 0},
+                                    .ts_ms = now_ms,
+                                    .source = broker_is_shared(g->broker) ? POSITION_NONE : at};
     buf_init(&c->mem[0], job_room(j) + ENVELOPE_BYTES);
     return envelope_completion(&c->records[0], j, &done, source, &c->mem[0], e);
 }
@@ -55,7 +67,7 @@ static int make_order(struct cancellation *c)
 }
 
 int cancellation_start(struct cancellation *c, const struct gateway *g, struct reader *r,
-                 struct str tenant, struct str id, struct err *e)
+                       struct str tenant, struct str id, struct err *e)
 {
     struct position at;
     int rc = reader_job_head(r, tenant, id, &c->job, &at, g->topics, e);
@@ -70,8 +82,9 @@ int cancellation_start(struct cancellation *c, const struct gateway *g, struct r
         c->publish = (struct publish){.records = c->records, .n = 2, .on_ack = on_ack};
         rc = broker_publish(g->broker, &c->publish);
         if (rc < 0)
-            err_set(e, rc, rc == ERR_FULL ? "the log has no room for more at the moment"
-                                          : "genq is stopping");
+            err_set(e, rc,
+                    rc == ERR_FULL ? "the log has no room for more at the moment"
+                                   : "genq is stopping");
     }
     if (rc < 0)
         cancellation_release(c);

@@ -3,9 +3,9 @@
  * ledger with a completion of our own, which comes too late and is counted as wasted. */
 #include "base/json.h"
 #include "base/log.h"
+#include "base/test_hook.h"
 #include "schema/envelope.h"
 #include "worker/inside.h"
-#include "worker/test_hook.h"
 #include <assert.h>
 #include <stdlib.h>
 

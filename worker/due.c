@@ -2,9 +2,9 @@
  * published to its job topic, with the scheduled record as source: one step in the log. One that
  * was cancelled meanwhile is not there any more. */
 #include "base/log.h"
+#include "base/test_hook.h"
 #include "schema/envelope.h"
 #include "worker/inside.h"
-#include "worker/test_hook.h"
 #include <stdlib.h>
 
 enum {

@@ -1,9 +1,9 @@
 /* The end of a job: its completion is published with the job's record as source, so that the log
  * has both in one step; when that is acknowledged, the job is forgotten here. */
 #include "base/log.h"
+#include "base/test_hook.h"
 #include "schema/envelope.h"
 #include "worker/inside.h"
-#include "worker/test_hook.h"
 #include <assert.h>
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 #include "worker/outbox.h"
 #include "base/log.h"
-#include "worker/test_hook.h"
+#include "base/test_hook.h"
 #include <stdlib.h>
 
 enum { A_PUBLISH = 4096, FIRST_BACKOFF_MS = 50, LAST_BACKOFF_MS = 1000 };

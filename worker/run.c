@@ -9,8 +9,8 @@
 #include "worker/run.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "base/test_hook.h"
 #include "worker/balance.h"
-#include "worker/test_hook.h"
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,4 +1,4 @@
-"""genq kills itself at each step of a job's life (worker/test_hook.h); after the next start the verdict
+"""genq kills itself at each step of a job's life (base/test_hook.h); after the next start the verdict
 is green: first `genq up`, for finish, due and cancel, then `genq batch run`."""
 import json
 import os

@@ -1,5 +1,5 @@
 """Proof that the verdict means something: with one step of a job's life left out (GENQ_SKIP, see
-worker/test_hook.h), the same run that is green without it turns red, and by the check that is meant for
+base/test_hook.h), the same run that is green without it turns red, and by the check that is meant for
 it."""
 import os
 import resource

@@ -144,12 +144,11 @@ class Judge:
         by_key = collections.defaultdict(list)
         for _, name, call in self.calls:
             by_key[call.key].append((name, call))
-        n_jobs = collections.Counter(key_of(j) for j in dict(
-            (j.get("id", at), j) for at, j in self.jobs).values())
+        known = {key_of(j) for _, j in self.jobs}
         for key, calls in by_key.items():
-            if key not in self.done_us:
+            if key not in known:
                 self.violate("repeat", f"{key} was called, and there is no such job")
-            elif n_jobs[key] == 1:
+            elif len(self.end_of.get(key, ())) == 1:
                 self.check_calls(key, calls)
 
     def check_calls(self, key, calls):

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
@@ -92,6 +93,25 @@ def test_posted_here_waited_there_cancelled_elsewhere():
         done = d.gateways[1].finished(job["id"])
         assert done["status"] == "cancelled", done
         wait_for(lambda: d.engine.events("abort"), "the call's end")
+
+
+def test_a_cancel_is_answered_when_the_log_has_it():
+    """Not before: until then nobody knows whether the job has ended otherwise."""
+    with distributed(stub=["--latency-ms", "60000"]) as d:
+        gateway, broker, answers = d.gateways[0], KAFKA.brokers[0], []
+        for i in range(2):
+            gateway.submit(id="s%d" % i)
+        wait_for(lambda: len(d.engine.events("recv")) == 2, "the engine's calls")
+        assert gateway.delete("/api/v1/jobs/s0").status == 202  # its producer is warm
+        broker.pause()
+        asked = threading.Thread(
+            target=lambda: answers.append(gateway.delete("/api/v1/jobs/s1").status))
+        asked.start()
+        asked.join(2)
+        broker.resume()
+        assert answers == []
+        asked.join(60)
+        assert answers == [202] and gateway.finished("s1")["status"] == "cancelled", answers
 
 
 def test_a_cancelled_job_never_runs():

@@ -72,7 +72,7 @@ class Distributed:
 
     def __init__(self, kafka, gateways=1, workers=1, config="", stub=(), worker_config="",
                  session_ms=SESSION_MS, prefix="genq", has_engine_each=False):
-        self.kafka = kafka
+        self.kafka, self.prefix = kafka, prefix
         self.folder_owner = tempfile.TemporaryDirectory(prefix="genq-dist-")
         self.folder = self.folder_owner.name
         self.common = ("broker: {kind: kafka, servers: \"%s\", prefix: %s,\n"
