@@ -121,6 +121,8 @@ def test_backoff_grows_with_full_jitter():
         nth = sorted(row[n] for row in waits)
         assert nth[12] < limit + 600, (n, nth)  # a slow machine adds to some
         assert nth[0] < limit * 0.5 and nth[-1] > limit * 0.5, (n, nth)
+    late = sorted(wait for row in waits for wait in row[2:])
+    assert late[len(late) // 2] > 1.5 * sorted(row[0] for row in waits)[12], waits
 
 
 # ---- what is waited for
