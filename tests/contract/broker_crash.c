@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { EACH_ROUND = 10000, N_JOBS = 60 * EACH_ROUND, PER_TICK = 8 };
+enum { EACH_ROUND = 10000, N_JOBS = 60 * EACH_ROUND, PER_TICK = 8, SLOWEST = 64 };
 
 enum { TOLD_PUBLISHED = 1, TOLD_DONE = 2, WAITS = 4, ENDED = 8 };
 
@@ -25,7 +25,7 @@ struct fact {
 
 struct child {
     struct rig rig;
-    int fd, next;
+    int fd, next, end;
     uint32_t life_us;
 };
 
@@ -84,7 +84,7 @@ static void on_tick(uv_timer_t *t)
     struct child *c = t->data;
     int i;
 
-    for (i = 0; i < PER_TICK; i++)
+    for (i = 0; i < PER_TICK && c->next < c->end; i++)
         publish_step(c, TOLD_PUBLISHED, c->next++, JOBS, POSITION_NONE);
 }
 
@@ -98,23 +98,23 @@ static void *run_killer(void *data)
 }
 
 /* Every other one dies young: while the file is made, or opened. */
-static uint32_t random_life_us(const struct driver *d, int round)
+static uint32_t random_life_us(const struct driver *d, int round, uint32_t slowness)
 {
     uint32_t r;
 
     id_random(&r, sizeof r);
-    return (uint32_t)(((uint64_t)r * (round % 2 ? d->life_us : d->life_us / 10)) >> 32);
+    return (uint32_t)(((uint64_t)r * slowness * (round % 2 ? d->life_us : d->life_us / 10)) >> 32);
 }
 
-static void live(const struct driver *d, int round, int fd)
+static void live(const struct driver *d, int round, uint32_t slowness, int fd)
 {
-    struct child c = {.fd = fd, .next = round * EACH_ROUND};
-    struct subscription s = {.on_records = oN_JOBS, .data = &c, .window = 16};
+    struct child c = {.fd = fd, .next = round * EACH_ROUND, .end = (round + 1) * EACH_ROUND};
+    struct subscription s = {.on_records = on_jobs, .data = &c, .window = 16};
     pthread_t killer;
     uv_timer_t tick;
     struct err e;
 
-    c.life_us = random_life_us(d, round);
+    c.life_us = random_life_us(d, round, slowness);
     rig_init(&c.rig, d);
     pthread_create(&killer, NULL, run_killer, &c);
     rig_open(&c.rig);
@@ -125,10 +125,12 @@ static void live(const struct driver *d, int round, int fd)
     uv_run(&c.rig.loop, UV_RUN_DEFAULT);
 }
 
-static void run_child(const struct driver *d, int round, uint8_t *jobs)
+/* Gives whether it told of anything done. */
+static bool run_child(const struct driver *d, int round, uint32_t slowness, uint8_t *jobs)
 {
     struct fact fact;
     int ends[2], status;
+    bool is_any_done = false;
     pid_t pid;
 
     CHECK_INT(pipe(ends), 0);
@@ -136,15 +138,18 @@ static void run_child(const struct driver *d, int round, uint8_t *jobs)
     CHECK(pid >= 0);
     if (pid == 0) {
         close(ends[0]);
-        live(d, round, ends[1]);
+        live(d, round, slowness, ends[1]);
         _exit(5);
     }
     close(ends[1]);
-    while (read(ends[0], &fact, sizeof fact) == sizeof fact)
+    while (read(ends[0], &fact, sizeof fact) == sizeof fact) {
         jobs[fact.job] |= (uint8_t)fact.flag;
+        is_any_done |= fact.flag == TOLD_DONE;
+    }
     close(ends[0]);
     CHECK_INT(waitpid(pid, &status, 0), pid);
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    return is_any_done;
 }
 
 static void note_all(struct rig *r, int topic, uint8_t flag, uint8_t *jobs)
@@ -164,10 +169,12 @@ ON_DRIVERS(kills_lose_nothing_and_repeat_nothing)
 {
     uint8_t *jobs = xcalloc(N_JOBS, 1);
     int i, n_told = 0, n_done = 0;
+    uint32_t slowness = 1;
     struct rig r;
 
-    for (i = 0; i < d->n_kills; i++)
-        run_child(d, i, jobs);
+    for (i = 0; i < d->n_kills; i++) /* where little gets done, they live longer */
+        if (!run_child(d, i, slowness, jobs) && i % 2 && slowness < SLOWEST)
+            slowness *= 2;
     rig_init(&r, d);
     rig_open(&r);
     note_all(&r, JOBS, WAITS, jobs);
@@ -219,7 +226,7 @@ ON_DRIVERS(a_kill_while_the_log_is_made_leaves_one_that_opens)
     for (i = 0; i < d->n_kills; i++) {
         snprintf(dirz, sizeof dirz, "%s_%d", d->namez, i);
         fresh.namez = dirz;
-        run_child(&fresh, 0, jobs); /* an even one: dies young */
+        run_child(&fresh, 0, 1, jobs); /* an even one: dies young */
         rig_init(&r, &fresh);
         rig_open(&r);
         rig_put(&r, JOBS, "k", "v");

@@ -151,7 +151,7 @@ def test_repeat_adds_only_what_is_missing():
         s.close()
         wait_for(lambda: w.metric("genq_jobs_unfinished") == 0)
         cut = w.get("/api/v1/batches/r").json
-        assert cut["status"] == "receiving" and 256 <= cut["total"] < 2001, cut
+        assert cut["status"] == "receiving" and 256 <= cut["total"] <= half.count(b"\n"), cut
         again = w.post("/api/v1/batches?id=r", body)
         assert again.status == 200 and again.json["total"] == 4000, again
         assert done(w, "r")["counts"]["succeeded"] == 4000

@@ -173,7 +173,7 @@ def test_jobs_of_a_dead_node_run_elsewhere():
         done = [w.finished(j["id"]) for j in body]
         assert all(j["status"] == "succeeded" for j in done), done
         moved = [j for j in done if len(j["calls"]) > 1]
-        assert len(moved) == 4 and all(j["node"] == "b" for j in moved), moved
+        assert len(moved) >= 4 and all(j["node"] == "b" for j in moved), moved
         for j in moved:
             assert j["calls"][0]["node"] == "a" and j["calls"][0]["outcome"] == "cut", j
             assert j["attempts"] == 2, j

@@ -118,8 +118,8 @@ TEST(a_failed_answer_is_tried_again)
     open_bench(&b, args, "");
     rig_start_worker(&b.r);
     rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
-    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":3",
-                  "\"outcome\":\"failed\"", "\"outcome\":\"ok\"");
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":3", "\"outcome\":\"failed\"",
+                  "\"outcome\":\"ok\"");
     close_bench(&b);
 }
 
@@ -165,6 +165,12 @@ TEST(retry_after_is_kept)
     close_bench(&b);
 }
 
+static bool says_no_engine_is_up(struct rig *r, void *data)
+{
+    (void)data;
+    return strstr(worker_trouble(r->worker), "no engine node is up") != NULL;
+}
+
 TEST(an_engine_that_is_away_is_waited_for)
 {
     struct bench b;
@@ -173,23 +179,42 @@ TEST(an_engine_that_is_away_is_waited_for)
     stub_kill(b.pid);
     rig_start_worker(&b.r);
     rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"max_attempts\":1}");
-    rig_run(&b.r, 300);
-    CHECK(strstr(worker_trouble(b.r.worker), "no engine node is up") != NULL);
+    rig_until(&b.r, says_no_engine_is_up, NULL);
     CHECK_INT(stub_start(b.port, &b.pid, fast), b.port);
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
     close_bench(&b);
 }
 
+static bool is_running(struct rig *r, void *data)
+{
+    (void)r;
+    return metric_get(METRIC_JOBS_RUNNING) == *(int *)data;
+}
+
+/* The engine has that many calls; checks of its health are none. */
+static bool has_received(struct rig *r, void *data)
+{
+    (void)r;
+    return stub_count(" /api/generate 0 ") >= *(int *)data;
+}
+
+static bool has_aborted(struct rig *r, void *data)
+{
+    (void)r;
+    return stub_count(" abort ") >= *(int *)data;
+}
+
 TEST(an_engine_that_dies_in_the_middle_is_waited_for)
 {
-    const char *slow[] = {"--latency-ms", "2000", NULL};
+    const char *slow[] = {"--latency-ms", "20000", NULL};
     struct bench b;
+    int two = 2;
 
     open_bench(&b, slow, "");
     rig_start_worker(&b.r);
     rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
     rig_submit(&b.r, "{\"id\":\"b\",\"model\":\"stub\",\"prompt\":\"x\"}");
-    rig_run(&b.r, 300);
+    rig_until(&b.r, has_received, &two);
     CHECK_INT(metric_get(METRIC_JOBS_RUNNING), 2);
     stub_kill(b.pid);
     rig_run(&b.r, 200);
@@ -249,7 +274,7 @@ TEST(a_stalled_stream_ends_at_its_limit)
     const char *args[] = {"--latency-ms", "0", "--fault", "kind=stall,times=1", NULL};
     struct bench b;
 
-    open_bench(&b, args, "worker: {between_tokens_ms: 100}\n");
+    open_bench(&b, args, "worker: {between_tokens_ms: 1500}\n");
     rig_start_worker(&b.r);
     rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"stream\":true}");
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":2",
@@ -265,7 +290,7 @@ static bool has_delta(struct rig *r, void *data)
 
 TEST(a_streamed_job_tells_its_tokens)
 {
-    const char *args[] = {"--latency-ms", "500", "--tokens", "5", NULL};
+    const char *args[] = {"--latency-ms", "3000", "--tokens", "5", NULL};
     struct buf events;
     struct bench b;
 
@@ -315,46 +340,20 @@ TEST(a_cold_job_expires_too)
 
 TEST(a_running_job_is_broken_off_at_its_deadline)
 {
-    const char *slow[] = {"--latency-ms", "10000", NULL};
+    const char *slow[] = {"--latency-ms", "20000", NULL};
     struct bench b;
     char json[256];
+    int one = 1;
 
     open_bench(&b, slow, "");
     rig_start_worker(&b.r);
     snprintf(json, sizeof json,
              "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"deadline\":%lld}",
-             (long long)clock_wall_ms() + 300);
+             (long long)clock_wall_ms() + 3000);
     rig_submit(&b.r, json);
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"expired\"", "\"outcome\":\"cancelled\"");
-    rig_run(&b.r, 50);
+    rig_until(&b.r, has_aborted, &one);
     CHECK_INT(stub_count(" abort "), 1);
-    close_bench(&b);
-}
-
-static bool is_running(struct rig *r, void *data)
-{
-    (void)r;
-    return metric_get(METRIC_JOBS_RUNNING) == *(int *)data;
-}
-
-TEST(a_cancelled_call_is_broken_off_and_its_tokens_are_noted)
-{
-    const char *slow[] = {"--latency-ms", "10000", NULL};
-    struct position at;
-    struct bench b;
-    int one = 1, none = 0;
-
-    open_bench(&b, slow, "");
-    rig_start_worker(&b.r);
-    at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
-    rig_until(&b.r, is_running, &one);
-    rig_run(&b.r, 100);
-    rig_cancel(&b.r, "a", at);
-    rig_until(&b.r, is_running, &none);
-    rig_run(&b.r, 100);
-    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"cancelled\"");
-    CHECK_INT(stub_count(" abort "), 1);
-    CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 1);
     close_bench(&b);
 }
 
@@ -368,6 +367,27 @@ static bool have_lost(struct rig *r, void *n)
 {
     (void)r;
     return metric_get(METRIC_COMPLETIONS_LOST_RACE) >= *(int *)n;
+}
+
+TEST(a_cancelled_call_is_broken_off_and_its_tokens_are_noted)
+{
+    const char *slow[] = {"--latency-ms", "20000", NULL};
+    struct position at;
+    struct bench b;
+    int one = 1, none = 0;
+
+    open_bench(&b, slow, "");
+    rig_start_worker(&b.r);
+    at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\"}");
+    rig_until(&b.r, has_received, &one);
+    rig_cancel(&b.r, "a", at);
+    rig_until(&b.r, is_running, &none);
+    rig_until(&b.r, has_aborted, &one);
+    rig_until(&b.r, have_lost, &one);
+    RIG_CHECK_JOB(&b.r, "a", "\"status\":\"cancelled\"");
+    CHECK_INT(stub_count(" abort "), 1);
+    CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 1);
+    close_bench(&b);
 }
 
 static void check_n_calls(struct rig *r, const char *textz)
@@ -389,7 +409,7 @@ TEST(calls_of_a_job_that_is_cancelled_in_its_backoff_are_noted)
     struct position at[N];
     char yaml[256], text[64];
     struct rig r;
-    int pid, n = N;
+    int pid, n = N, none = 0;
 
     snprintf(yaml, sizeof yaml,
              "engines: [{name: n, url: \"http://127.0.0.1:%d\"}]\n"
@@ -402,7 +422,7 @@ TEST(calls_of_a_job_that_is_cancelled_in_its_backoff_are_noted)
         at[i] = rig_submit(&r, text);
     }
     rig_until(&r, have_called, &n);
-    rig_run(&r, 200);
+    rig_until(&r, is_running, &none);
     for (int i = 0; i < N; i++) {
         snprintf(text, sizeof text, "j%d", i);
         rig_cancel(&r, text, at[i]);
@@ -413,9 +433,15 @@ TEST(calls_of_a_job_that_is_cancelled_in_its_backoff_are_noted)
     stub_kill(pid);
 }
 
-TEST(an_attempt_that_began_after_its_job_was_cancelled_leaves_no_trace)
+static bool is_forgotten(struct rig *r, void *idz)
 {
     struct live_view view;
+
+    return !live_get(r->live, STR("default"), str_z(idz), &view);
+}
+
+TEST(an_attempt_that_began_after_its_job_was_cancelled_leaves_no_trace)
+{
     struct position at;
     struct bench b;
 
@@ -428,24 +454,24 @@ TEST(an_attempt_that_began_after_its_job_was_cancelled_leaves_no_trace)
     /* as if it had found its engine gone between the end and the order to cancel */
     live_start(b.r.live, STR("default"), STR("a"), 1, STR("n"), 1, false);
     live_requeue(b.r.live, STR("default"), STR("a"));
-    rig_run(&b.r, 200);
-    CHECK(!live_get(b.r.live, STR("default"), STR("a"), &view));
+    rig_until(&b.r, is_forgotten, "a");
     rig_close(&b.r);
 }
 
 TEST(a_cancelled_waiting_job_never_runs)
 {
-    const char *args[] = {"--latency-ms", "300", "--slots", "1", NULL};
+    const char *args[] = {"--latency-ms", "4000", NULL};
     struct position at;
     struct bench b;
+    int slots = 4;
 
     open_bench(&b, args, "");
     rig_submit_many(&b.r, "j", 4, "\"model\":\"stub\"");
     at = rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"key=victim\"}");
     rig_start_worker(&b.r);
-    rig_run(&b.r, 100);
+    rig_until(&b.r, is_running, &slots);
     rig_cancel(&b.r, "a", at);
-    rig_until_ended(&b.r, 4);
+    rig_until_ended(&b.r, 5);
     CHECK_INT(stub_count("victim"), 0);
     CHECK_INT(metric_get(METRIC_COMPLETIONS_LOST_RACE), 0);
     close_bench(&b);
@@ -465,7 +491,7 @@ TEST(a_scheduled_job_runs_when_it_is_due)
     rig_start_worker(&b.r);
     RIG_CHECK_JOB(&b.r, "a", "\"status\":\"succeeded\"", "\"attempts\":1");
     CHECK(clock_wall_ms() >= due);
-    CHECK(clock_wall_ms() < due + 2000);
+    CHECK(clock_wall_ms() < due + 20000);
     close_bench(&b);
 }
 
@@ -565,10 +591,10 @@ TEST(a_scheduled_job_can_be_cancelled)
     rig_start_worker(&b.r);
     snprintf(json, sizeof json,
              "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"not_before\":%lld}",
-             (long long)clock_wall_ms() + 300);
+             (long long)clock_wall_ms() + 3000);
     at = rig_submit(&b.r, json);
     rig_cancel(&b.r, "a", at);
-    rig_run(&b.r, 500);
+    rig_run(&b.r, 3200);
     CHECK_INT(stub_count("/api/generate"), 0);
     broker_stat(b.r.broker, TOPIC_SCHEDULED, &stat);
     CHECK_INT(stat.n_waiting, 0);
@@ -581,12 +607,12 @@ TEST(a_stop_lets_calls_end_and_the_next_start_goes_on)
     const char *args[] = {"--latency-ms", "100", NULL};
     struct bench b;
     int64_t n;
+    int some = 6;
 
     open_bench(&b, args, "");
     rig_submit_many(&b.r, "j", 40, "\"model\":\"stub\"");
     rig_start_worker(&b.r);
-    rig_run(&b.r, 250);
-    n = 0;
+    rig_until(&b.r, has_received, &some);
     b.r.is_stopped = false;
     rig_stop_worker(&b.r, 10000);
     n = stub_count("/api/generate 200");
@@ -600,13 +626,14 @@ TEST(a_stop_lets_calls_end_and_the_next_start_goes_on)
 
 TEST(a_stop_hands_back_what_does_not_end)
 {
-    const char *slow[] = {"--latency-ms", "10000", NULL};
+    const char *slow[] = {"--latency-ms", "20000", NULL};
     struct bench b;
+    int four = 4;
 
     open_bench(&b, slow, "");
     rig_submit_many(&b.r, "j", 4, "\"model\":\"stub\"");
     rig_start_worker(&b.r);
-    rig_run(&b.r, 200);
+    rig_until(&b.r, has_received, &four);
     rig_stop_worker(&b.r, 50);
     stub_kill(b.pid);
     stub_start(b.port, &b.pid, fast);
