@@ -79,6 +79,10 @@ struct subscription {
      * records are still being worked on, and may be finished for a while. They may come again,
      * here too. NULL: none ever are. */
     size_t (*on_revoked)(void *data, int topic, int partition);
+    /* In a shared log, before records of a partition come that another process may have had: a job
+     * that ended lately, which may come again, under its name, from a client that repeated it. One
+     * subscription of those that ask for it is told. NULL allowed. */
+    void (*on_ended)(void *data, struct str tenant, struct str id);
 };
 
 struct broker_read {

@@ -7,7 +7,12 @@
 #include "broker-config/kafka_read.h"
 #include "broker-config/offsets_code.h"
 
-enum { COMMITTED_MS = 2000, WAIT_MS = 100, BATCH = 256 };
+enum {
+    COMMITTED_MS = 2000,
+    WAIT_MS = 100,
+    BATCH = 256,
+    RECENT = 2000 /* completions below feed_end, for the names of jobs that may come again */
+};
 
 struct count {
     int64_t n_read, n_found;
@@ -66,6 +71,19 @@ static void note_source(struct kafka_check *check, struct position source, struc
     }
 }
 
+/* A client that got no answer sends its job again: that record has no completion of its own. */
+static void note_name(struct kafka_check *check, const struct record *r)
+{
+    struct str tenant = r->headers[HEADER_TENANT];
+    size_t whole = check->ended.n;
+
+    buf_adds(&check->ended, tenant.p ? tenant : STR("default"));
+    buf_addc(&check->ended, '/');
+    buf_adds(&check->ended, r->key);
+    if (buf_addc(&check->ended, '\n') != 0)
+        check->ended.n = whole; /* no room: what is left runs again, if it comes */
+}
+
 /* Takes m; gives what comes after it. */
 static rd_kafka_resp_err_t look_at(const struct topics *t, struct kafka_check *check,
                                    rd_kafka_message_t *m, int64_t *next, struct count *count)
@@ -77,6 +95,7 @@ static rd_kafka_resp_err_t look_at(const struct topics *t, struct kafka_check *c
         kafka_record(t, TOPIC_COMPLETIONS, m, &r);
         if (topics_is_source(r.source.topic))
             note_source(check, r.source, count);
+        note_name(check, &r);
         count->n_read++;
     }
     if (!err || err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
@@ -128,6 +147,7 @@ static rd_kafka_resp_err_t read_completions(struct kafka_reader *r, const struct
         if (s->feed_end < from)
             from = s->feed_end;
     }
+    from = from > RECENT ? from - RECENT : 0;
     if (!err && !HOOK_SKIP("takeover"))
         err = scan(r, t, check, from > first ? from : first, end, count);
     for (i = 0; i < check->n && !err; i++)
@@ -144,6 +164,7 @@ static rd_kafka_resp_err_t try(struct kafka_reader *r, const struct topics *t,
     struct kafka_start *s;
     size_t i;
 
+    buf_clear(&check->ended);
     for (i = 0; i < check->n && !err; i++) {
         s = &check->starts[i];
         offsets_done_release(&s->done);

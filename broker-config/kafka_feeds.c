@@ -66,6 +66,24 @@ static void start_feed(struct kafka_group *g, struct kafka_feed *f, struct kafka
         kafka_group_set_health(g, rd_kafka_last_error(), topics_name(g->topics, f->topic));
 }
 
+/* One subscription is told: the job topics' are one owner's. */
+static void tell_ended(struct kafka_group *g, struct str names)
+{
+    const char *slash, *end;
+    size_t topic = 0;
+
+    while (topic < g->n_topics && !(g->topic[topic].is_on && g->topic[topic].s.on_ended))
+        topic++;
+    while (topic < g->n_topics && names.n > 0) {
+        slash = memchr(names.p, '/', names.n);
+        end = memchr(names.p, '\n', names.n);
+        g->topic[topic].s.on_ended(g->topic[topic].s.data,
+                                   str_of(names.p, (size_t)(slash - names.p)),
+                                   str_of(slash + 1, (size_t)(end - slash - 1)));
+        names = str_of(end + 1, names.n - (size_t)(end + 1 - names.p));
+    }
+}
+
 static void on_checked(struct message *m)
 {
     struct kafka_check *check = (struct kafka_check *)(void *)m;
@@ -73,6 +91,8 @@ static void on_checked(struct message *m)
     struct kafka_feed *f;
     size_t i;
 
+    if (check->is_found && !g->is_closing)
+        tell_ended(g, buf_str(&check->ended));
     for (i = 0; i < check->n && check->is_found && !g->is_closing; i++) {
         f = kafka_group_feed(g, check->starts[i].topic, check->starts[i].partition);
         if (f && f->serial == check->serial && f->state == FEED_CHECKING)

@@ -192,11 +192,14 @@ static void read_one(struct kafka_reader *r, struct broker_read *read)
 
 /* ---- the thread ---- */
 
+enum { ENDED_BYTES = 16 << 20 }; /* of some 200 000 jobs */
+
 struct kafka_check *kafka_check_new(size_t n)
 {
     struct kafka_check *c = xcalloc(1, sizeof *c + n * sizeof c->starts[0]);
 
     c->n = n;
+    buf_init(&c->ended, ENDED_BYTES);
     return c;
 }
 
@@ -206,6 +209,7 @@ void kafka_check_free(struct kafka_check *c)
 
     for (i = 0; i < c->n; i++)
         offsets_done_release(&c->starts[i].done);
+    buf_release(&c->ended);
     free(c);
 }
 

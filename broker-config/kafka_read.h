@@ -1,6 +1,7 @@
 /* A thread with a consumer of its own that may wait for Kafka: records by their offsets, and what a
  * partition's deliveries start from. Answers come on the loop's thread. */
 #pragma once
+#include "base/buf.h"
 #include "base/inbox.h"
 #include "broker-config/kafka_feed.h"
 
@@ -16,6 +17,7 @@ struct kafka_check {
     bool is_found;            /* false: the reader was closed before */
     void *data;               /* the owner's, with serial */
     uint64_t serial;
+    struct buf ended; /* names of jobs whose completion was read: tenant/id and a line's end each */
     size_t n;
     struct kafka_start starts[];
 };

@@ -237,12 +237,20 @@ static bool is_wanted(const struct worker *w, int topic)
     return !queues[0];
 }
 
+static void on_ended(void *data, struct str tenant, struct str id)
+{
+    struct worker *w = data;
+
+    settled_add(&w->settled, tenant, id);
+}
+
 int intake_start(struct worker *w, struct err *e)
 {
     struct subscription s = {.on_records = on_records,
                              .on_caught_up = on_caught_up,
                              .on_failed = worker_read_failed,
                              .on_revoked = on_revoked,
+                             .on_ended = on_ended,
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};
     int topic, rc, n = (int)topics_count(w->topics);

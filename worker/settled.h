@@ -1,5 +1,5 @@
 /* Ids of jobs whose completion is in the log, as far as this worker heard of it: what it ended
- * itself, and what was cancelled. A log that others write to may bring such a job again (a client
+ * itself, what was cancelled, and what ended lately when it took partitions over. A log that others write to may bring such a job again (a client
  * that sent it twice, a cancel order that came before its job): it is not to run. Memory is
  * bounded: two generations of SETTLED_MAX ids; when the younger one is full the older goes. An id
  * is kept as 128 bits of its SHA-256. Loop thread only. */

@@ -234,6 +234,7 @@ class Faults:
     def __init__(self, d):
         self.d, self.told, self.busy = d, [], {}
         self.lock = threading.Lock()
+        self.n_begun = 0
 
     def note(self, name, kind, begin_us):
         with self.lock:
@@ -270,6 +271,7 @@ class Faults:
         member = RANDOM.choice(free)
         member.process.check()
         self.busy[member.name] = Thread(getattr(self, kind), member)
+        self.n_begun += 1
 
     def is_busy(self, member):
         thread = self.busy.get(member.name)
@@ -280,6 +282,7 @@ class Faults:
     def hit_broker(self):
         """In this thread, with which a broker that it started would end."""
         broker, begin_us = RANDOM.choice(self.d.kafka.brokers), mono_us()
+        self.n_begun += 1
         kind = RANDOM.choice(("kill", "pause"))
         if kind == "kill":
             broker.kill()
@@ -292,7 +295,7 @@ class Faults:
         self.note("broker", kind, begin_us)
 
     def run(self):
-        while len(self.told) + sum(t.is_alive() for t in self.busy.values()) < FAULTS:
+        while self.n_begun < FAULTS:
             time.sleep(RANDOM.uniform(0, FAULT_S))
             kind = RANDOM.choices(("kill", "pause", "term", "broker"), (6, 3, 2, 2))[0]
             if kind == "broker":

@@ -143,6 +143,21 @@ def test_a_killed_workers_jobs_run_elsewhere():
         assert len(feed_of(gateway, 40)) == 40
 
 
+def test_a_repeat_after_the_end_does_not_run():
+    """A client that had no answer sent it again; the worker that ran the first one is gone."""
+    with distributed() as d:
+        job = json.dumps({"id": "r", "model": "stub", "prompt": "x"})
+        topic = "t%d.jobs.default.normal" % distributed.n
+        d.kafka.client().produce(topic, ("r", job))
+        feed_of(d.gateways[0], 1)
+        d.workers[0].stop()
+        d.kafka.client().produce(topic, ("r", job))
+        d.workers[0].start()
+        d.gateways[0].finished(d.gateways[0].submit(id="r2")["id"])
+        wait_for(lambda: "repeat_dropped" in d.workers[0].said(), "the repeat")
+        assert len(d.engine.events("recv")) == 2
+
+
 def test_restarts_run_nothing_again():
     with distributed() as d:
         gateway, worker = d.gateways[0], d.workers[0]
