@@ -33,7 +33,7 @@ log: {level: info, format: json}
 limits: {disk_free_bytes: 0}
 retry: {base_ms: 10, cap_ms: 50}
 """
-WORKER_CONFIG = "worker: {drain_ms: 5000}\n"
+WORKER_CONFIG = "worker: {drain_ms: 10000}\n"
 
 Seen = collections.namedtuple("Seen", "at_us record")
 
