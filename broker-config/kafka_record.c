@@ -53,12 +53,19 @@ rd_kafka_resp_err_t kafka_produce(rd_kafka_t *rk, const struct topics *t, const 
                                   bool is_copy, void *opaque)
 {
     rd_kafka_headers_t *headers = make_headers(t, r);
-    rd_kafka_resp_err_t err = rd_kafka_producev(
-        rk, RD_KAFKA_V_TOPIC(topics_name(t, r->at.topic)), RD_KAFKA_V_KEY(r->key.p, r->key.n),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value.p, r->value.n),
-        RD_KAFKA_V_MSGFLAGS(is_copy ? RD_KAFKA_MSG_F_COPY : 0), RD_KAFKA_V_TIMESTAMP(r->ts_ms),
-        RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(opaque), RD_KAFKA_V_END);
+    const rd_kafka_vu_t v[] = {
+        {.vtype = RD_KAFKA_VTYPE_TOPIC, .u.cstr = topics_name(t, r->at.topic)},
+        {.vtype = RD_KAFKA_VTYPE_KEY, .u.mem = {(void *)(uintptr_t)r->key.p, r->key.n}},
+        {.vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = {(void *)(uintptr_t)r->value.p, r->value.n}},
+        {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = is_copy ? RD_KAFKA_MSG_F_COPY : 0},
+        {.vtype = RD_KAFKA_VTYPE_TIMESTAMP, .u.i64 = r->ts_ms},
+        {.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers},
+        {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = opaque},
+    };
+    rd_kafka_error_t *error = rd_kafka_produceva(rk, v, sizeof v / sizeof v[0]);
+    rd_kafka_resp_err_t err = rd_kafka_error_code(error);
 
+    rd_kafka_error_destroy(error);
     if (err)
         rd_kafka_headers_destroy(headers);
     return err;
