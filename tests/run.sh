@@ -16,13 +16,14 @@ read -ra variants <<<"${VARIANTS:-plain asan tsan fuzz}"
 deploy/packages.sh test
 mkdir -p "$out"
 
-# Here and not by the first test that wants them: a test without jars is skipped, which nobody would see.
+# Here and not by the first test that wants them. Without jars the tests with a broker are skipped: said
+# here, and by ctest at its end.
 export GENQ_KAFKA_LIBS=${GENQ_KAFKA_LIBS:-$(realpath "$out")/kafka-libs}
 if [ -z "${GENQ_NO_KAFKA:-}" ]; then
     echo "collecting Kafka's jars"
     python3 -B tests/lib/kafka.py collect >/dev/null || {
-        echo "tests/run.sh: no Kafka to test with; GENQ_NO_KAFKA=1 does without" >&2
-        exit 1
+        echo "tests/run.sh: NO KAFKA TO TEST WITH (is Maven Central out of reach?): its tests are skipped" >&2
+        export GENQ_NO_KAFKA=1
     }
 fi
 
