@@ -7,6 +7,7 @@
 #   fuzz    each parser of outside bytes, a few seconds each
 #
 # tests/run.sh [ctest arguments], e.g. tests/run.sh -R flow. VARIANTS="plain asan" picks variants.
+# GENQ_LONG=1 adds the tests with a broker that take minutes: group, follower, topics, outbox, left-out steps.
 # GENQ_NO_KAFKA=1 skips the tests with a real Kafka, whose jars come from Maven Central (44 MB, once).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +31,8 @@ fi
 configure() { # NAME cmake options…
     local name=$1
     shift
-    cmake -S . -B "$out/$name" -G Ninja -DGENQ_VARIANT="$name" "$@" >"$out/$name.log" 2>&1 &&
+    cmake -S . -B "$out/$name" -G Ninja -DGENQ_VARIANT="$name" -DGENQ_LONG_TESTS="${GENQ_LONG:-OFF}" \
+        "$@" >"$out/$name.log" 2>&1 &&
         cmake --build "$out/$name" >>"$out/$name.log" 2>&1 || {
         tail -40 "$out/$name.log" >&2
         echo "tests/run.sh: building '$name' failed; all of it is in $out/$name.log" >&2

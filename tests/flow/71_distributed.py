@@ -132,7 +132,7 @@ def test_a_cancelled_job_never_runs():
 def test_a_killed_workers_jobs_run_elsewhere():
     with distributed(workers=2, stub=["--latency-ms", "300"]) as d:
         gateway = d.gateways[0]
-        ids = [gateway.submit()["id"] for _ in range(n)]
+        ids = [gateway.submit()["id"] for _ in range(40)]
         wait_for(lambda: len(d.engine.events("sent")) > 4)
         killed = time.monotonic()
         d.workers[0].kill()
