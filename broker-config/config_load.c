@@ -22,6 +22,11 @@ static int fail_value(struct loader *l, const struct yaml *at, struct str path)
                       STR_ARG(path));
 }
 
+static bool has_dot(struct str name)
+{
+    return name.n && memchr(name.p, '.', name.n);
+}
+
 static int fail_key(struct loader *l, const struct settings *s, const struct yaml *y,
                     struct str group, struct str path)
 {
@@ -29,6 +34,8 @@ static int fail_key(struct loader *l, const struct settings *s, const struct yam
 
     if (settings_is_unbuilt(s, path))
         err_set(l->e, ERR_INVALID, "not built yet");
+    else if (has_dot(y->name) && settings_find(s, path))
+        err_set(l->e, ERR_INVALID, "unknown key; write a map in place of each dot");
     else if (hint.n)
         err_set(l->e, ERR_INVALID, "unknown key; did you mean %.*s?", STR_ARG(hint));
     else
@@ -75,12 +82,13 @@ static int load_member(struct loader *l, const struct settings *s, void *base, c
 
     buf_init(&path, PATH_MAX_BYTES);
     buf_addf(&path, "%.*s%s%.*s", STR_ARG(group), group.n ? "." : "", STR_ARG(y->name));
-    row = settings_find(s, buf_str(&path));
+    /* A dotted name would be a way past the checks of its map. */
+    row = has_dot(y->name) ? NULL : settings_find(s, buf_str(&path));
     if (is_other && is_other(buf_str(&path)))
         rc = 0;
     else if (row)
         rc = load_value(l, s, row, base, y);
-    else if (path.n > 0 && settings_has_group(s, buf_str(&path)))
+    else if (path.n > 0 && !has_dot(y->name) && settings_has_group(s, buf_str(&path)))
         rc = load_map(l, s, base, y, buf_str(&path), is_other);
     else
         rc = fail_key(l, s, y, group, path.n ? buf_str(&path) : STR("(a key)"));

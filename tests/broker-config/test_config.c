@@ -118,6 +118,8 @@ TEST(unknown_keys_are_named_with_a_hint)
                 "g.yaml:1:14: models: tarjet: unknown key; did you mean target?");
     check_error("\"\": 1", "g.yaml:1:1: (a key): unknown key");
     check_error("broker.sync.x: 1", "g.yaml:1:1: broker.sync.x: unknown key");
+    check_error("worker.listen: 0",
+                "g.yaml:1:1: worker.listen: unknown key; write a map in place of each dot");
 }
 
 TEST(what_is_not_built_yet_says_so)
