@@ -24,7 +24,7 @@ enum {
     FINISH_MS = 20,
     RETRY_MS = 1000,          /* between tries to write finishes while the disk refuses */
     TRIM_RETRY_MS = 10000,
-    PACE_US = 2000,           /* between commits of patient publishes that come one by one */
+    PACE_US = 5000,           /* between commits of patient publishes that come one by one */
     PACE_BURST = 8,           /* commits that need not wait, after a quiet time */
     TIDY_PAGES = 256,         /* in the WAL, that are moved to the file in a quiet moment: */
     TIDY_MS = 10,             /* after a commit, when no work has come since */
