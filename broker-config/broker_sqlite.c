@@ -17,7 +17,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
@@ -28,7 +30,8 @@ enum {
     PACE_BURST = 8,           /* commits that need not wait, after a quiet time */
     TIDY_PAGES = 256,         /* in the WAL, that are moved to the file in a quiet moment: */
     TIDY_MS = 10,             /* after a commit, when no work has come since */
-    WAL_BYTES = 64 << 20      /* a longer WAL is cut when nothing is left to do */
+    WAL_BYTES = 64 << 20,     /* a longer WAL is cut when nothing is left to do */
+    LOG_NICE = 5
 };
 
 struct topic_stat {
@@ -369,6 +372,9 @@ static void *run_writer(void *data)
     struct work w = {0};
     bool is_closing;
 
+    /* Engines come first: where cores are few, the loop's thread, which hands them their next
+     * calls, is not to wait for this one. (On Linux a thread has a nice value of its own.) */
+    setpriority(PRIO_PROCESS, (id_t)gettid(), LOG_NICE);
     while (take(b, &w, &is_closing))
         work_once(b, &w, is_closing);
     free(w.finishes.at);
