@@ -24,13 +24,13 @@
 enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
     FINISH_MS = 20,
-    RETRY_MS = 1000,          /* between tries to write finishes while the disk refuses */
+    RETRY_MS = 1000, /* between tries to write finishes while the disk refuses */
     TRIM_RETRY_MS = 10000,
-    PACE_US = 5000,           /* between commits of patient publishes that come one by one */
-    PACE_BURST = 8,           /* commits that need not wait, after a quiet time */
-    TIDY_PAGES = 256,         /* in the WAL, that are moved to the file in a quiet moment: */
-    TIDY_MS = 10,             /* after a commit, when no work has come since */
-    WAL_BYTES = 64 << 20,     /* a longer WAL is cut when nothing is left to do */
+    PACE_US = 5000,       /* between commits of patient publishes that come one by one */
+    PACE_BURST = 8,       /* commits that need not wait, after a quiet time */
+    TIDY_PAGES = 256,     /* in the WAL, that are moved to the file in a quiet moment: */
+    TIDY_MS = 10,         /* after a commit, when no work has come since */
+    WAL_BYTES = 64 << 20, /* a longer WAL is cut when nothing is left to do */
     LOG_NICE = 5
 };
 
@@ -67,9 +67,9 @@ struct sqlite_broker {
     struct work work;
     size_t pending_bytes;
     bool is_asleep, is_closing, is_nudged;
-    bool is_urgent;        /* a publish that is not patient is pending */
-    bool is_pacing;        /* the writer waits in pace() */
-    int64_t pace_us;       /* monotonic: when all of the burst may be used again */
+    bool is_urgent;       /* a publish that is not patient is pending */
+    bool is_pacing;       /* the writer waits in pace() */
+    int64_t pace_us;      /* monotonic: when all of the burst may be used again */
     int64_t delete_at_ms; /* when the oldest of group.finished is due; 0: there is none */
     struct feeds_next next;
     struct err health;
@@ -79,10 +79,10 @@ struct sqlite_broker {
     struct sqlite_log log;
     struct feeds feeds;
     struct sqlite_group group; /* its `finished` are out of the windows already */
-    char *walz;                 /* path of the write-ahead log */
-    bool has_written;           /* since the WAL was last looked at */
+    char *walz;                /* path of the write-ahead log */
+    bool has_written;          /* since the WAL was last looked at */
     int64_t trim_at_ms;
-    int64_t tidy_at_ms;         /* 0: nothing to be moved */
+    int64_t tidy_at_ms; /* 0: nothing to be moved */
 };
 
 extern const struct broker_ops broker_sqlite; /* at the bottom; broker.c's table names it */
@@ -229,9 +229,9 @@ static int64_t deadline(const struct sqlite_broker *b)
     return earlier(b->tidy_at_ms, earlier(b->delete_at_ms, b->next.retry_at_ms));
 }
 
-/* Lets patient publishes gather while commits come thick: each costs an fsync and its pages, however
- * few its records. Whoever publishes alone, or is not patient, is not held up (the rate is held as
- * by ATM's generic cell rate algorithm). Under lock. */
+/* Lets patient publishes gather while commits come thick: each costs an fsync and its pages,
+ * however few its records. Whoever publishes alone, or is not patient, is not held up (the rate is
+ * held as by ATM's generic cell rate algorithm). Under lock. */
 static void pace(struct sqlite_broker *b)
 {
     int64_t now_us = clock_mono_us(), ready_us;
@@ -451,8 +451,8 @@ static struct broker *sqlite_open(const struct broker_options *o, struct err *e)
     size_t n = topics_count(o->topics);
     struct sqlite_broker *b = xcalloc(1, sizeof *b);
     char *pathz = path_in(o->config->data, DB_FILE);
-    int rc = sqlite_log_open(&b->log, pathz, o->config->broker_sync == BROKER_SYNC_FULL, o->topics,
-                             e);
+    int rc =
+        sqlite_log_open(&b->log, pathz, o->config->broker_sync == BROKER_SYNC_FULL, o->topics, e);
 
     free(pathz);
     if (rc) {
