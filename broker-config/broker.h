@@ -60,7 +60,7 @@ struct publish {
      * at.offset) or failed (code < 0, nothing was appended). May only hand over: post to an inbox,
      * resume a connection. Owns p again. */
     void (*on_ack)(struct publish *p, int code);
-    bool is_patient; /* a busy log may let it wait 2 ms for company (a lone one never waits) */
+    bool is_patient; /* a busy log may let it wait 5 ms for company (a lone one never waits) */
     struct publish *next; /* the broker's */
 };
 

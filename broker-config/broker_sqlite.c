@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "broker-config/config.h"
+#include "broker-config/pace.h"
 #include "broker-config/sqlite_feed.h"
 #include "broker-config/sqlite_group.h"
 #include "schema/migrate.h"
@@ -26,8 +27,6 @@ enum {
     FINISH_MS = 20,
     RETRY_MS = 1000, /* between tries to write finishes while the disk refuses */
     TRIM_RETRY_MS = 10000,
-    PACE_US = 5000,       /* between commits of patient publishes that come one by one */
-    PACE_BURST = 8,       /* commits that need not wait, after a quiet time */
     TIDY_PAGES = 256,     /* in the WAL, that are moved to the file in a quiet moment: */
     TIDY_MS = 10,         /* after a commit, when no work has come since */
     WAL_BYTES = 64 << 20, /* a longer WAL is cut when nothing is left to do */
@@ -67,9 +66,9 @@ struct sqlite_broker {
     struct work work;
     size_t pending_bytes;
     bool is_asleep, is_closing, is_nudged;
-    bool is_urgent;       /* a publish that is not patient is pending */
-    bool is_pacing;       /* the writer waits in pace() */
-    int64_t pace_us;      /* monotonic: when all of the burst may be used again */
+    bool is_urgent; /* a publish that is not patient is pending */
+    bool is_pacing; /* the writer waits in wait_for_company() */
+    struct pace pace;
     int64_t delete_at_ms; /* when the oldest of group.finished is due; 0: there is none */
     struct feeds_next next;
     struct err health;
@@ -229,21 +228,12 @@ static int64_t deadline(const struct sqlite_broker *b)
     return earlier(b->tidy_at_ms, earlier(b->delete_at_ms, b->next.retry_at_ms));
 }
 
-/* Lets patient publishes gather while commits come thick: each costs an fsync and its pages,
- * however few its records. Whoever publishes alone, or is not patient, is not held up (the rate is
- * held as by ATM's generic cell rate algorithm). Under lock. */
-static void pace(struct sqlite_broker *b)
+/* Under lock. What is not patient is not held up. */
+static void wait_for_company(struct sqlite_broker *b)
 {
-    int64_t now_us = clock_mono_us(), ready_us;
-    struct timespec at;
+    int64_t now_us = clock_mono_us(), ready_us = pace_next(&b->pace, now_us);
+    struct timespec at = {.tv_sec = ready_us / 1000000, .tv_nsec = ready_us % 1000000 * 1000};
 
-    if (b->pace_us < now_us)
-        b->pace_us = now_us;
-    b->pace_us += PACE_US;
-    if (b->pace_us > now_us + (PACE_BURST + 1) * PACE_US) /* after urgent ones, which do not wait */
-        b->pace_us = now_us + (PACE_BURST + 1) * PACE_US;
-    ready_us = b->pace_us - (int64_t)PACE_BURST * PACE_US;
-    at = (struct timespec){.tv_sec = ready_us / 1000000, .tv_nsec = ready_us % 1000000 * 1000};
     b->is_pacing = ready_us > now_us;
     while (b->is_pacing && !b->is_urgent && !b->is_closing) {
         if (pthread_cond_timedwait(&b->wake, &b->lock, &at) == ETIMEDOUT)
@@ -263,7 +253,7 @@ static bool take(struct sqlite_broker *b, struct work *w, bool *is_closing)
     while (!has_work(b) && ((at_ms = deadline(b)) == 0 || clock_mono_ms() < at_ms))
         sleep_until(b, at_ms);
     if (b->work.publishes)
-        pace(b);
+        wait_for_company(b);
     *is_closing = b->is_closing;
     *w = b->work;
     b->work.finishes = room;

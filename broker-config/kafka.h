@@ -19,7 +19,9 @@
 
 /* ---- clients (kafka_client.c) ---- */
 
-enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER };
+/* A patient producer gathers for half a millisecond: its records come in bursts, and librdkafka
+ * would send the first of each alone to each partition. */
+enum kafka_role { KAFKA_PRODUCER, KAFKA_PATIENT_PRODUCER, KAFKA_CONSUMER };
 
 /* Properties of the config for this role, ours under them; its log goes to ours, opaque is `data`.
  * NULL and *e naming the property that librdkafka refuses. Taken by kafka_client_new, else
@@ -110,8 +112,8 @@ void kafka_group_finish(struct kafka_group *g, struct position at);
 /* Any thread: `source` is finished, by the record at `by`. */
 void kafka_group_note(struct kafka_group *g, struct position source, struct position by);
 int kafka_group_read(struct kafka_group *g, struct broker_read *r);
-/* Any thread; summed over the partitions that this process has, half a second old at most. `first` is
- * of job topics the oldest unfinished. */
+/* Any thread; summed over the partitions that this process has, half a second old at most. `first`
+ * is of job topics the oldest unfinished. */
 void kafka_group_stat(struct kafka_group *g, int topic, struct broker_stat *out);
 int kafka_group_health(struct kafka_group *g, struct err *e); /* any thread */
 void kafka_group_close(struct kafka_group *g);
@@ -143,5 +145,5 @@ void kafka_follow_wait(struct kafka_follow *f, struct kafka_waiter *w);
 /* Any thread. Sums over the partitions; n_waiting: records that are not in the store yet, which is
  * this process' lag (how many jobs wait, the store knows: store_unfinished). */
 void kafka_follow_stat(struct kafka_follow *f, int topic, struct broker_stat *out);
-int kafka_follow_health(struct kafka_follow *f, struct err *e);                     /* any thread */
+int kafka_follow_health(struct kafka_follow *f, struct err *e); /* any thread */
 void kafka_follow_close(struct kafka_follow *f);

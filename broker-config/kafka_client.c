@@ -98,7 +98,7 @@ static int set_sizes(rd_kafka_conf_t *conf, const struct config *c, enum kafka_r
 
     snprintf(bytes, sizeof bytes, "%lld", (long long)kafka_record_bytes(c));
     rc = kafka_conf_set(conf, "message.max.bytes", bytes, e);
-    if (rc || role == KAFKA_PRODUCER)
+    if (rc || role != KAFKA_CONSUMER)
         return rc;
     snprintf(bytes, sizeof bytes, "%lld", (long long)kafka_record_bytes(c) + 1024);
     rc = kafka_conf_set(conf, "fetch.max.bytes", bytes, e);
@@ -118,12 +118,14 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 
 rd_kafka_conf_t *kafka_conf(const struct config *c, enum kafka_role role, void *data, struct err *e)
 {
-    bool is_producer = role == KAFKA_PRODUCER;
+    bool is_producer = role != KAFKA_CONSUMER;
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     int rc = set_all(conf, any_properties, e);
 
     if (rc == 0)
         rc = set_all(conf, is_producer ? producer_properties : consumer_properties, e);
+    if (rc == 0 && role == KAFKA_PATIENT_PRODUCER)
+        rc = kafka_conf_set(conf, "linger.ms", "0.5", e);
     if (rc == 0)
         rc = set_sizes(conf, c, role, e);
     if (rc == 0)
@@ -143,7 +145,7 @@ rd_kafka_conf_t *kafka_conf(const struct config *c, enum kafka_role role, void *
 rd_kafka_t *kafka_client_new(enum kafka_role role, rd_kafka_conf_t *conf, struct err *e)
 {
     char why[ERROR_BYTES];
-    rd_kafka_t *rk = rd_kafka_new(role == KAFKA_PRODUCER ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER,
+    rd_kafka_t *rk = rd_kafka_new(role == KAFKA_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
                                   conf, why, sizeof why);
 
     if (rk)

@@ -95,12 +95,15 @@ void item_fail(struct item *i, int code, bool is_its_own)
 static void on_applied(struct kafka_waiter *w)
 {
     struct kafka_publisher *p = ((struct item *)(void *)w)->parcel->p;
+    bool is_first; /* else it is woken already */
 
     pthread_mutex_lock(&p->lock);
+    is_first = !p->applied;
     w->next = p->applied;
     p->applied = w;
     pthread_mutex_unlock(&p->lock);
-    publisher_wake(p);
+    if (is_first)
+        publisher_wake(p);
 }
 
 void item_deliver(struct item *i, int32_t partition, int64_t offset)

@@ -171,9 +171,15 @@ static bool take(struct kafka_publisher *p, struct publish **publishes,
     bool is_closing;
 
     pthread_mutex_lock(&p->lock);
-    *publishes = p->arrived;
-    p->arrived = NULL;
-    p->arrived_end = &p->arrived;
+    *publishes = NULL;
+    p->look_at_ms = 0;
+    if (p->arrived && !p->is_closing && p->ready_us > clock_mono_us()) {
+        p->look_at_ms = p->ready_us / 1000 + 1;
+    } else {
+        *publishes = p->arrived;
+        p->arrived = NULL;
+        p->arrived_end = &p->arrived;
+    }
     *applied = p->applied;
     p->applied = NULL;
     is_closing = p->is_closing;
@@ -196,11 +202,16 @@ static bool work(struct kafka_publisher *p)
     return !is_closing;
 }
 
+static int64_t sooner(int64_t a_ms, int64_t b_ms) /* 0: never */
+{
+    return a_ms == 0 || (b_ms != 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
 static int64_t deadline(const struct kafka_publisher *p)
 {
-    int64_t at_ms = keep_deadline(p);
+    int64_t at_ms = sooner(keep_deadline(p), p->look_at_ms);
 
-    return p->health.code && (at_ms == 0 || p->probe_at_ms < at_ms) ? p->probe_at_ms : at_ms;
+    return p->health.code ? sooner(at_ms, p->probe_at_ms) : at_ms;
 }
 
 static bool is_flying(const struct kafka_publisher *p)
@@ -264,10 +275,24 @@ static void owe(struct kafka_publisher *p, const struct publish *publish)
             kafka_owed_add(&p->owed, publish->records[i].source);
 }
 
+/* Under lock. True: the thread has to hear of it; else it is woken already. */
+static bool add(struct kafka_publisher *p, struct publish *publish)
+{
+    bool is_first = !p->arrived, is_held = !is_first && p->ready_us > 0;
+
+    if (!publish->is_patient)
+        p->ready_us = 0;
+    else if (is_first)
+        p->ready_us = pace_next(&p->pace, clock_mono_us());
+    *p->arrived_end = publish;
+    p->arrived_end = &publish->next;
+    return is_first || (is_held && !publish->is_patient);
+}
+
 int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish)
 {
     int64_t bytes = (int64_t)broker_publish_bytes(publish);
-    bool is_to_keep = is_kept(publish);
+    bool is_to_keep = is_kept(publish), is_news = false;
     int rc;
 
     publish->next = NULL;
@@ -275,11 +300,10 @@ int kafka_publisher_publish(struct kafka_publisher *p, struct publish *publish)
     rc = admit(p, bytes, is_to_keep);
     if (rc == 0) {
         owe(p, publish);
-        *p->arrived_end = publish;
-        p->arrived_end = &publish->next;
+        is_news = add(p, publish);
     }
     pthread_mutex_unlock(&p->lock);
-    if (rc == 0)
+    if (is_news)
         publisher_wake(p);
     return rc;
 }

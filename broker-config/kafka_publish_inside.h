@@ -5,6 +5,7 @@
 #include "broker-config/kafka_outbox.h"
 #include "broker-config/kafka_owed.h"
 #include "broker-config/kafka_sender.h"
+#include "broker-config/pace.h"
 
 struct parcel;
 
@@ -65,6 +66,9 @@ struct kafka_publisher {
     pthread_mutex_t lock;
     /* under lock */
     struct publish *arrived, **arrived_end;
+    int64_t
+        ready_us; /* monotonic: when those that arrived are sent; patient ones wait for company */
+    struct pace pace;
     struct kafka_waiter *applied; /* came back from the follower */
     size_t pending_bytes;
     int64_t kept_bytes, stored_bytes; /* of what may need the outbox, and of what stands there */
@@ -78,6 +82,7 @@ struct kafka_publisher {
     size_t n_open;           /* publishes without their acknowledgement */
     int64_t success_ms;      /* when the last record was delivered */
     int64_t probe_at_ms;     /* while health is bad */
+    int64_t look_at_ms;      /* when those that wait for company are ready; 0: none does */
     const char *lost_topicz; /* what health is bad for; NULL: all of Kafka */
 };
 

@@ -9,7 +9,7 @@
 #define LIST_MAX_BYTES ((size_t)256 << 20)
 #define ACK_MAX_MS 30000
 #define CATCH_UP_MS 10000   /* at the least … */
-#define CATCH_UP_LOOK_MS 20 /* … looking so often: nobody tells when a position was passed */
+#define CATCH_UP_LOOK_MS 20 /* … looking so often, at first oftener: nobody tells */
 
 /* ---- GET /api/v1/jobs/{id} ---- */
 
@@ -17,6 +17,7 @@
 struct catching_up {
     struct position after;
     int64_t look_at_ms, deadline_ms; /* monotonic */
+    int64_t look_ms;                 /* between the last two looks */
     int64_t wait_ms;                 /* for the job itself, afterwards */
     char tenant[ID_MAX + 1];
 };
@@ -46,6 +47,7 @@ static void answer_job(struct request *q)
     free(q->data);
     q->data = NULL;
     q->on_end = NULL;
+    q->is_late = false; /* it spoke of catch_up's own looks; a server that stops says so again */
     job_wait(q, str_z(c.tenant), q->vars[0], c.wait_ms, 200, "");
 }
 
@@ -68,7 +70,8 @@ static void catch_up(struct request *q)
         request_reply_status(q, 503, REASON_INTERNAL, "unavailable", "after_position",
                              "this gateway has not read the log up to there yet");
     } else {
-        c->look_at_ms = now_ms + CATCH_UP_LOOK_MS;
+        c->look_ms = c->look_ms < CATCH_UP_LOOK_MS / 2 ? 2 * c->look_ms : CATCH_UP_LOOK_MS;
+        c->look_at_ms = now_ms + c->look_ms;
         request_wait(q, c->look_at_ms, catch_up);
     }
 }
@@ -94,6 +97,7 @@ void jobs_get(struct request *q)
     c = xcalloc(1, sizeof *c);
     c->after = after;
     c->wait_ms = wait_ms;
+    c->look_ms = 1;
     c->deadline_ms = clock_mono_ms() + (wait_ms > CATCH_UP_MS ? wait_ms : CATCH_UP_MS);
     str_copyz(c->tenant, sizeof c->tenant, tenant);
     q->data = c;

@@ -282,6 +282,15 @@ def test_after_position():
         assert w.get("/api/v1/jobs/p1?after_position=" + position).status == 200
         assert time.monotonic() - began > 0.4
         waits.join()
+        # Having caught up it goes on waiting, for the job's end.
+        w.latency(1000)
+        position = w.submit(id="p2")["position"]
+        waits = threading.Timer(0.1, db_execute, (w, "UPDATE position SET next=next+1"))
+        waits.start()
+        job = w.get("/api/v1/jobs/p2?wait=30s&after_position=" + position)
+        assert job.json["status"] == "succeeded", job
+        waits.join()
+        offset = position.rsplit("/", 1)[1]
         behind = w.get("/api/v1/jobs/p1?after_position=%s/%s/%d" % (topic, partition, int(offset) + 1))
         assert behind.status == 503 and behind.error["code"] == "unavailable", behind
         assert behind.headers["Retry-After"] == "1", behind

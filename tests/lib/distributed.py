@@ -67,17 +67,18 @@ class Member(Http):
 
 
 class Distributed:
-    """The topics are made by `genq topics apply`. config: genq.yaml for all; stub: the engine's options.
+    """The topics are made by `genq topics apply`. config: genq.yaml for all; broker: more
+    of its broker map ("partitions: 1,"); stub: the engine's options.
     All workers share one stub engine, or have one each: engines[i] is that of workers[i]."""
 
     def __init__(self, kafka, gateways=1, workers=1, config="", stub=(), worker_config="",
-                 session_ms=SESSION_MS, prefix="genq", has_engine_each=False):
+                 session_ms=SESSION_MS, prefix="genq", has_engine_each=False, broker=""):
         self.kafka, self.prefix = kafka, prefix
         self.folder_owner = tempfile.TemporaryDirectory(prefix="genq-dist-")
         self.folder = self.folder_owner.name
-        self.common = ("broker: {kind: kafka, servers: \"%s\", prefix: %s,\n"
+        self.common = ("broker: {kind: kafka, servers: \"%s\", prefix: %s, %s\n"
                        "  consumer: {session.timeout.ms: %d}}\n" %
-                       (kafka.servers, prefix, session_ms)) + config
+                       (kafka.servers, prefix, broker, session_ms)) + config
         stub = list(stub)
         self.engines = [Stub(self.folder, "stub%d" % i, *stub)
                         for i in range(workers if has_engine_each else 1)]

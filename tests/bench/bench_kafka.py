@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""What genq costs over Kafka: one broker, one Redis, a gateway, a worker and a stub engine beside each other.
+
+    bench_kafka.py BUILD_DIR [throughput|lone|flight|partition]… [--jobs 20000] [--pairs 3]
+
+The baseline of each figure, measured in the same run, is the embedded `genq up` with the same jobs and
+the same engine; that one stands beside a floor in bench.py. Servers run on free loopback ports. Kafka's
+jars are looked for as the tests do (GENQ_KAFKA_LIBS).
+"""
+import argparse
+import http.client
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+from bench import LONE_S, Bench, Stub, Up, engine_ms  # noqa: E402
+from distributed import Distributed  # noqa: E402
+from kafka import KafkaCluster  # noqa: E402
+from redis import RedisServer  # noqa: E402
+
+LONE_JOBS = 200
+
+
+def environment(build):
+    os.environ.update(SOURCE_DIR=os.path.join(HERE, "..", ".."), BINARY_DIR=build, VARIANT="plain",
+                      GENQ=os.path.join(build, "genq"), STUB=os.path.join(build, "stub_engine"),
+                      KAFKA_ADMIN=os.path.join(build, "kafka_admin"))
+
+
+class Cluster:
+    """Gateways and one worker over Kafka, with Redis; its engine is the caller's."""
+
+    n = 0
+
+    def __init__(self, bench, url, slots=64, gateways=1, broker=""):
+        Cluster.n += 1
+        self.after = ""
+        common = (f"redis: {{url: \"{bench.redis.url}\"}}\nlog: {{level: warn}}\n"
+                  "limits: {disk_free_bytes: 0}\n")
+        self.distributed = Distributed(bench.kafka, gateways=gateways, workers=0, config=common,
+                                       prefix=f"b{Cluster.n}", session_ms=10000, broker=broker)
+        worker = self.distributed.new_worker(f"engines: [{{url: \"{url}\", slots: {slots}}}]\n")
+        worker.arguments = worker.arguments[:worker.arguments.index("--engine")]
+
+    def __enter__(self):
+        self.distributed.__enter__()
+        self.ports = [g.port for g in self.distributed.gateways]
+        run_batch(self, "warm", 100)  # the group has met, the engine is known
+        return self
+
+    def __exit__(self, *reason):
+        self.distributed.__exit__(*reason)
+
+    def pids(self):
+        return [m.process.pid for m in self.distributed.members]
+
+
+class Embedded(Up):
+    """`genq up` as the baseline, told of as a Cluster is."""
+
+    def __enter__(self):
+        self.ports, self.after = [self.port, self.port], ""
+        run_batch(self, "warm", 100)
+        return super().__enter__()
+
+    def pids(self):
+        return [self.proc.pid]
+
+
+def lines(n, size=400):
+    """n jobs as NDJSON, each prompt of about `size` bytes."""
+    return "".join(json.dumps({"model": "stub", "prompt": f"{i} " + "x" * size}) + "\n" for i in range(n))
+
+
+def cpu_s(pids):
+    fields = [open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split() for pid in pids]
+    return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mb(pid):
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0
+
+
+def call(conn, method, path, body=None, headers=None):
+    conn.request(method, path, body, headers or {})
+    reply = conn.getresponse()
+    text = reply.read()
+    if reply.status >= 300:
+        sys.exit(f"{method} {path}: {reply.status} {text[:300]}")
+    return json.loads(text)
+
+
+def run_batch(place, name, n):
+    """n jobs in one NDJSON POST, and the feed until all have ended. Gives the seconds it took."""
+    conn, start = http.client.HTTPConnection("127.0.0.1", place.ports[0]), time.monotonic()
+    call(conn, "POST", f"/api/v1/batches?id={name}", lines(n), {"Content-Type": "application/x-ndjson"})
+    seen = 0
+    while seen < n:
+        page = call(conn, "GET", f"/api/v1/completions?wait=30s&limit=1000{place.after}")
+        seen += len(page["data"])
+        place.after = f"&after={page['next']}"
+    return time.monotonic() - start
+
+
+def throughput_row(place, n):
+    with place:
+        before = cpu_s(place.pids())
+        seconds = run_batch(place, "bench", n)
+        return n / seconds, (cpu_s(place.pids()) - before) / n * 1000
+
+
+def throughput(bench):
+    n = bench.args.jobs
+    print(f"{n} jobs of 400 bytes in one NDJSON POST, zero-latency engine, 64 slots, median of "
+          f"{bench.args.pairs} pairs")
+    with Stub(bench) as stub:
+        rows = [throughput_row(make(bench, stub.url), n)
+                for _ in range(bench.args.pairs) for make in (Embedded, Cluster)]
+    (speed0, cpu0), (speed, cpu) = ([statistics.median(column) for column in zip(*rows[i::2])]
+                                    for i in (0, 1))
+    print(f"  embedded {speed0:8.0f} jobs/s {cpu0:6.4f} CPU-s/1000\n"
+          f"  Kafka    {speed:8.0f} jobs/s {cpu:6.4f} CPU-s/1000 (aims 7000, 0.12) | "
+          f"speed {speed / speed0:.2f} CPU {cpu / cpu0:.2f}")
+
+
+def lone_ms(place):
+    """Posted at the first gateway and waited for at the last."""
+    here, there = (http.client.HTTPConnection("127.0.0.1", place.ports[i]) for i in (0, -1))
+    times = []
+    for i in range(LONE_JOBS):
+        body = json.dumps({"model": "stub", "prompt": f"{i} " + "x" * 400})
+        start = time.perf_counter()
+        job = call(here, "POST", "/api/v1/jobs", body)
+        job = call(there, "GET", f"/api/v1/jobs/{job['id']}?wait=30s&after_position={job['position']}")
+        times.append((time.perf_counter() - start) * 1000)
+        if job["status"] != "succeeded":
+            sys.exit(f"the job ended {job['status']}")
+        time.sleep(LONE_S)
+    return statistics.median(times)
+
+
+def lone(bench):
+    print("a lone job, posted at one gateway and waited for at another")
+    with Stub(bench) as stub:
+        engine = engine_ms(stub.url)
+        with Embedded(bench, stub.url) as up:
+            embedded = lone_ms(up)
+        with Cluster(bench, stub.url, gateways=2) as cluster:
+            kafka = lone_ms(cluster)
+    print(f"  engine's own {engine:.2f} ms; embedded {embedded:.2f}; Kafka {kafka:.2f}: "
+          f"{kafka - engine:.2f} over the engine's (aim 4)")
+
+
+def flight(bench):
+    n = 10000
+    print(f"{n} jobs in flight in one worker, an engine that takes 20 s, {n} slots")
+    with Stub(bench, 20000) as stub, Cluster(bench, stub.url, slots=n) as cluster:
+        seconds = run_batch(cluster, "bench", n)
+        mb = peak_mb(cluster.pids()[-1])
+    print(f"  worker's peak {mb:.0f} MB (aim 256); {seconds:.1f} s, 20 of them the engine's")
+
+
+def partition(bench):
+    n = 10000
+    print(f"{n} jobs on one partition, 100 slots, an engine of 2 ms")
+    with Stub(bench, 2) as stub:
+        with Embedded(bench, stub.url, slots=100) as up:
+            embedded = run_batch(up, "bench", n)
+        with Cluster(bench, stub.url, slots=100, broker="partitions: 1,") as cluster:
+            kafka = run_batch(cluster, "bench", n)
+    print(f"  embedded {embedded:.2f} s; Kafka {kafka:.2f} s (aim 1.0)")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build")
+    parser.add_argument("what", nargs="*", default=["throughput", "lone", "flight", "partition"])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=20000)
+    parser.add_argument("--sync", default="full", choices=("full", "normal"))
+    parser.add_argument("--dir", help="where data is written (default: the temporary directory)")
+    bench = Bench(parser.parse_args())
+    environment(bench.args.build)
+    try:
+        with KafkaCluster() as bench.kafka, RedisServer() as bench.redis:
+            for what in bench.args.what:
+                {"throughput": throughput, "lone": lone, "flight": flight, "partition": partition}[what](bench)
+    finally:
+        shutil.rmtree(bench.dir, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
