@@ -14,7 +14,6 @@
 
 enum {
     DEADLINE_MS = 2000,
-    SWEEP_MS = 250,
     LAST_CALL_MS = 500,
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 2000,
@@ -339,7 +338,7 @@ static void run(void *data)
 {
     struct hot *h = data;
 
-    uv_timer_start(&h->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+    uv_timer_start(&h->sweep, on_sweep, HOT_SWEEP_MS, HOT_SWEEP_MS);
     uv_run(&h->loop, UV_RUN_DEFAULT);
 }
 

@@ -9,7 +9,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { HOT_KEY_BYTES = 192, HOT_SHA_BYTES = 41 };
+enum {
+    HOT_KEY_BYTES = 192,
+    HOT_SHA_BYTES = 41,
+    HOT_SWEEP_MS = 250 /* how often the jobs that run here are looked at */
+};
 
 enum hot_step {
     HOT_AWAY,    /* not connected, or waits to try again */

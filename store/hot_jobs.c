@@ -1,5 +1,6 @@
 /* Jobs that have not ended: new ones, and those that run here. These are for looking at, so what is
  * lost is lost: a hash that is missing is asked from the API. */
+#include "base/clock.h"
 #include "base/metric.h"
 #include "store/hot_internal.h"
 #include <stdio.h>
@@ -158,8 +159,7 @@ static void look_after(struct map_node *node, void *data)
     }
 }
 
-/* Only what runs at a sweep and was running at the one before is told: most jobs are shorter than
- * the time between. */
+/* Only what has run for a sweep's time is told: most jobs are shorter. */
 void hot_send_running(struct hot *h)
 {
     struct gathering g = {.n = 0};
@@ -168,17 +168,15 @@ void hot_send_running(struct hot *h)
     size_t i;
 
     h->sweep_n++;
-    live_each_running(h->live, gather, &g);
+    live_each_running(h->live, clock_wall_ms() - HOT_SWEEP_MS, gather, &g);
     for (i = 0; i < g.n; i++) {
         struct str tenant = str_z(g.jobs[i].tenant), id = str_z(g.jobs[i].id);
-        bool is_known;
 
         if (!live_get(h->live, tenant, id, &live) || !live.is_running)
             continue;
         t = find_told(h, tenant, id);
-        is_known = t->seen > 0;
         t->seen = h->sweep_n;
-        if (is_known && (!t->is_running || t->attempts != live.attempts)) {
+        if (!t->is_running || t->attempts != live.attempts) {
             t->is_running = true;
             t->attempts = live.attempts;
             tell(h, tenant, id, &live);

@@ -27,8 +27,8 @@ struct entry {
 struct live {
     pthread_mutex_t lock;
     struct map jobs;
-    struct list feed;               /* of struct watcher */
-    atomic_size_t n_jobs, n_feed;   /* read without the lock; changed under it */
+    struct list feed;             /* of struct watcher */
+    atomic_size_t n_jobs, n_feed; /* read without the lock; changed under it */
     size_t stream_max_bytes;
 };
 
@@ -230,6 +230,7 @@ bool live_get(struct live *l, struct str tenant, struct str id, struct live_view
 }
 
 struct visit {
+    int64_t before_ms;
     void (*fn)(void *data, struct str tenant, struct str id);
     void *data;
 };
@@ -240,15 +241,15 @@ static void visit_running(struct map_node *node, void *data)
     struct visit *visit = data;
     size_t n = entry->n_tenant;
 
-    if (entry->is_running)
+    if (entry->is_running && entry->started_at < visit->before_ms)
         visit->fn(visit->data, str_of(entry->key, n),
                   str_of(entry->key + n + 1, node->key.n - n - 1));
 }
 
-void live_each_running(struct live *l, void (*fn)(void *data, struct str tenant, struct str id),
-                       void *data)
+void live_each_running(struct live *l, int64_t wall_ms,
+                       void (*fn)(void *data, struct str tenant, struct str id), void *data)
 {
-    struct visit visit = {fn, data};
+    struct visit visit = {wall_ms, fn, data};
 
     if (atomic_load(&l->n_jobs) == 0)
         return;

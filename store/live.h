@@ -43,16 +43,17 @@ struct live_view {
 /* False when nothing is known of the job (never started here, or ended). */
 bool live_get(struct live *l, struct str tenant, struct str id, struct live_view *out);
 
-/* Calls fn for each job that is running now, under the lock: copy and leave. */
-void live_each_running(struct live *l, void (*fn)(void *data, struct str tenant, struct str id),
-                       void *data);
+/* Calls fn for each job that is running now and whose first attempt began before wall_ms, under the
+ * lock: copy and leave. */
+void live_each_running(struct live *l, int64_t wall_ms,
+                       void (*fn)(void *data, struct str tenant, struct str id), void *data);
 
 /* Someone who waits. Embedded in the waiter; filled by live_watch. */
 struct watcher {
     struct list node;
-    void (*on_wake)(struct watcher *w); /* under the lock, any thread: set a flag, resume; may not call
-                                         * live_* nor free w */
-    void *entry; /* private */
+    void (*on_wake)(struct watcher *w); /* under the lock, any thread: set a flag, resume; may not
+                                         * call live_* nor free w */
+    void *entry;                        /* private */
 };
 
 /* Watches a job (or, with both strs empty, the feed) until live_unwatch. Watch first, then look

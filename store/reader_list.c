@@ -287,7 +287,7 @@ static int list_running(struct walk *k, struct err *e)
 
     buf_init(&ids, RUNNING_MAX_BYTES);
     if (k->r->live)
-        live_each_running(k->r->live, on_running, &ids);
+        live_each_running(k->r->live, INT64_MAX, on_running, &ids);
     seqs = xcalloc(ids.n / 2 + 1, sizeof seqs[0]);
     rc = find_running(k, &ids, seqs, &n, e);
     rc = rc ? rc : put_running(k, seqs, n, e);

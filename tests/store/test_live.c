@@ -72,11 +72,13 @@ TEST(each_running_leaves_out_those_that_wait)
     struct live *l = live_new(4096);
     int n = 0;
 
-    live_each_running(l, count_running, &n);
+    live_each_running(l, INT64_MAX, count_running, &n);
     start(l, "a", 1, false);
     start(l, "b", 1, false);
     live_requeue(l, T, STR("b"));
-    live_each_running(l, count_running, &n);
+    live_each_running(l, INT64_MAX, count_running, &n);
+    CHECK_INT(n, 1);
+    live_each_running(l, 101, count_running, &n); /* when it began */
     CHECK_INT(n, 1);
     live_free(l);
 }
