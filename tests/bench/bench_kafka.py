@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What genq costs over Kafka: one broker, one Redis, a gateway, a worker and a stub engine beside each other.
 
-    bench_kafka.py BUILD_DIR [throughput|lone|flight|partition]… [--jobs 20000] [--pairs 3]
+    bench_kafka.py BUILD_DIR [throughput|lone|flight|partition|queue]… [--jobs 20000] [--pairs 3]
 
 The baseline of each figure, measured in the same run, is the embedded `genq up` with the same jobs and
 the same engine; that one stands beside a floor in bench.py. Servers run on free loopback ports. Kafka's
@@ -102,12 +102,19 @@ def run_batch(place, name, n):
     """n jobs in one NDJSON POST, and the feed until all have ended. Gives the seconds it took."""
     conn, start = http.client.HTTPConnection("127.0.0.1", place.ports[0]), time.monotonic()
     call(conn, "POST", f"/api/v1/batches?id={name}", lines(n), {"Content-Type": "application/x-ndjson"})
-    seen = 0
+    read_feed(conn, place, n)
+    return time.monotonic() - start
+
+
+def read_feed(conn, place, n):
+    """Until n more completions have come. Gives when the first were there."""
+    seen, first = 0, None
     while seen < n:
         page = call(conn, "GET", f"/api/v1/completions?wait=30s&limit=1000{place.after}")
         seen += len(page["data"])
+        first = first or (seen and time.monotonic())
         place.after = f"&after={page['next']}"
-    return time.monotonic() - start
+    return first
 
 
 def throughput_row(place, n):
@@ -170,21 +177,82 @@ def flight(bench):
 
 def partition(bench):
     n = 10000
-    print(f"{n} jobs on one partition, 100 slots, an engine of 2 ms")
-    with Stub(bench, 2) as stub:
-        with Embedded(bench, stub.url, slots=100) as up:
-            embedded = run_batch(up, "bench", n)
-        with Cluster(bench, stub.url, slots=100, broker="partitions: 1,") as cluster:
-            kafka = run_batch(cluster, "bench", n)
-    print(f"  embedded {embedded:.2f} s; Kafka {kafka:.2f} s (aim 1.0)")
+    print(f"{n} jobs that wait on one partition, 100 in flight, an engine of 2 ms: first completion to last")
+    with Stub(bench, 2) as stub, Cluster(bench, stub.url, slots=100, broker="partitions: 1,") as cluster:
+        worker = cluster.distributed.workers[0]
+        worker.stop()
+        submit(cluster, "bench", n, "default")
+        worker.start()
+        conn = http.client.HTTPConnection("127.0.0.1", cluster.ports[0])
+        first = read_feed(conn, cluster, n)
+        print(f"  {time.monotonic() - first:.2f} s (aim 1.0); {n / 100 * 0.002:.2f} of them the engine's")
+
+
+def submit(place, name, n, tenant):
+    conn, start = http.client.HTTPConnection("127.0.0.1", place.ports[0]), time.monotonic()
+    call(conn, "POST", f"/api/v1/batches?id={name}&tenant={tenant}", lines(n),
+         {"Content-Type": "application/x-ndjson"})
+    return time.monotonic() - start
+
+
+def poll_ms(place, name, n):
+    """GET of jobs here and there in a batch of n lines."""
+    conn, times = http.client.HTTPConnection("127.0.0.1", place.ports[0]), []
+    for i in range(0, n, max(1, n // 500)):
+        start = time.perf_counter()
+        call(conn, "GET", f"/api/v1/jobs/{name}-{i}?tenant=many")
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
+
+
+def finished(conn, name, tenant):
+    batch = call(conn, "GET", f"/api/v1/batches/{name}?tenant={tenant}")
+    return batch["counts"]["succeeded"]
+
+
+def queue_row(bench, url, n):
+    """n jobs of one tenant wait, and ten of another after them, when the worker comes."""
+    step = 10000
+    with Cluster(bench, url) as cluster:
+        worker = cluster.distributed.workers[0]
+        worker.stop()
+        seconds = [submit(cluster, f"m{i}", step, "many") for i in range(n // step)]
+        submit(cluster, "few", 10, "few")
+        poll = poll_ms(cluster, "m0", step)
+        conn = http.client.HTTPConnection("127.0.0.1", cluster.ports[0])
+        start, few, first, last = time.monotonic(), None, None, 0
+        worker.start()
+        while last < step:
+            last = finished(conn, "m0", "many") + (finished(conn, "m1", "many") if n > step else 0)
+            now = time.monotonic()
+            if last and first is None:
+                first = (now, last)
+            if few is None and finished(conn, "few", "few") == 10:
+                few = (now - start, last)
+            time.sleep(0.02)
+        rate = (last - first[1]) / (now - first[0])
+    print(f"  {n:8} queued: submit {step / statistics.median(seconds[-10:]):6.0f} jobs/s, GET {poll:.2f} ms, "
+          f"run {rate:6.0f} jobs/s; the other tenant's ten after {few[0] if few else 0:.1f} s, "
+          f"{few[1] if few else 'more'} of the many before them", flush=True)
+
+
+def queue(bench):
+    print("jobs that wait of one tenant, ten of another behind them, zero-latency engine, 64 slots")
+    with Stub(bench) as stub:
+        for n in (10000, bench.args.queued):
+            queue_row(bench, stub.url, n)
+
+
+PARTS = {"throughput": throughput, "lone": lone, "flight": flight, "partition": partition, "queue": queue}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
-    parser.add_argument("what", nargs="*", default=["throughput", "lone", "flight", "partition"])
+    parser.add_argument("what", nargs="*", default=[name for name in PARTS if name != "queue"])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=20000)
+    parser.add_argument("--queued", type=int, default=1000000, help="jobs that wait, for `queue`")
     parser.add_argument("--sync", default="full", choices=("full", "normal"))
     parser.add_argument("--dir", help="where data is written (default: the temporary directory)")
     bench = Bench(parser.parse_args())
@@ -192,7 +260,7 @@ def main():
     try:
         with KafkaCluster() as bench.kafka, RedisServer() as bench.redis:
             for what in bench.args.what:
-                {"throughput": throughput, "lone": lone, "flight": flight, "partition": partition}[what](bench)
+                PARTS[what](bench)
     finally:
         shutil.rmtree(bench.dir, ignore_errors=True)
 
