@@ -275,10 +275,10 @@ int groups_wait(struct reading *r, size_t max_open, int64_t max_unfinished)
         r->seen = f->n_wakes;
         bool stops_reading = f->stops_reading;
         pthread_mutex_unlock(&f->lock);
+        if ((rc = groups_take_acks(r)) < 0) /* also at the end: what has ended is to be written */
+            return rc;
         if (stops_reading)
             return ERR_CLOSED;
-        if ((rc = groups_take_acks(r)) < 0)
-            return rc;
         if (r->n_open <= max_open && n_unfinished(r) <= max_unfinished)
             return 0;
         if (r->n_open == 0 && (rc = decide(r)) < 0)
