@@ -109,6 +109,7 @@ int kafka_sender_send(struct kafka_sender *s, const struct record *r, void *opaq
 
     if (!s->rk || s->is_fatal)
         return ERR_UNREACHABLE;
+    log_debug("append", LS("id", r->key), LZ("topic", topics_name(s->o.topics, r->at.topic)));
     err = kafka_produce(s->rk, s->o.topics, r, s->o.is_patient, opaque);
     if (err == RD_KAFKA_RESP_ERR__FATAL)
         return ERR_UNREACHABLE;

@@ -161,8 +161,8 @@ def post_bare(world, id_):
     world.n_posted += len(keys)
 
 
-def client(world, name):
-    pace_s = CLIENTS * FAULTS * FAULT_S / JOBS * 2.5  # a post is so many jobs
+def client(world, name, lasts_s=FAULTS * FAULT_S):
+    pace_s = CLIENTS * lasts_s / JOBS * 2.5  # a post is so many jobs
     for n in itertools.count():
         if not world.wants_more():
             return
@@ -345,8 +345,8 @@ def settle(world, tails, reader):
     check_sane(d)
 
 
-def judge_all(d, world, faults, tails):
-    judge, client_ = Judge(), d.kafka.client()
+def judge_all(d, world, faults, tails, make=Judge):
+    judge, client_ = make(), d.kafka.client()
     completions = client_.consume(d.prefix + ".completions", 0)
     wait_for("the foreign reader", PATIENCE_S,
              lambda: len(tails.completions.records) >= len(completions))

@@ -7,10 +7,11 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
-from distributed import SESSION_MS, Distributed  # noqa: E402
+from distributed import SESSION_MS, Distributed, Member  # noqa: E402
 from genq import run, wait_for  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
 from kafka_client import KafkaClient  # noqa: E402
+import steps  # noqa: E402
 
 KAFKA = KafkaCluster()
 
@@ -45,6 +46,59 @@ def test_a_job_from_post_to_answer():
         other = gateway.post("/api/v1/jobs", {"model": "stub", "prompt": "other", "id": "a"})
         assert other.status == 409, other
         assert len(d.engine.events("recv")) == 1
+
+
+def steps_of(member, job_id, last):
+    """What it told of the job, once the last step of its side is there."""
+    told = wait_for(lambda: (lambda t: t and last in [x["event"] for x in t] and t)
+                    (steps.told(member.process.log, job_id)), "%s's last step" % member.name)
+    assert [x["ts"] for x in told] == sorted(x["ts"] for x in told), told
+    return told
+
+
+def side(rows, who):
+    return [step for step, told_by, _ in rows if told_by == who]
+
+
+def test_a_job_passes_the_steps_of_the_embedded_log():
+    """The worker starts when the client has its answer, so that only 14 may overtake 12 and 13."""
+    rows = steps.documented("trace kafka")
+    assert [step for step, _, _ in rows] == steps.STEPS, rows
+    with distributed(workers=0, config=steps.CONFIG) as d:
+        gateway = d.gateways[0]
+        gateway.submit(id="t1")
+        worker = d.add_worker()
+        assert gateway.finished("t1")["status"] == "succeeded"
+        told = [*steps_of(gateway, "t1", "wake"), *steps_of(worker, "t1", "ended")]
+        assert [x["event"] for x in told] == side(rows, "gateway") + side(rows, "worker"), told
+        rank = [rows.index(r) for who in ("gateway", "worker") for r in rows if r[1] == who]
+        told = [x for _, _, x in sorted(zip((x["ts"] for x in told), rank, told))]  # by ms
+        order = [x["event"] for x in told]
+        print("# " + " -> ".join(order))
+        assert order[:11] == steps.STEPS[:11] and sorted(order[11:]) == ["apply", "ended", "wake"], told
+        assert order.index("wake") > order.index("apply", 11), told
+        assert told[1]["topic"] == "t%d.jobs.default.normal" % distributed.n, told
+        assert told[10]["topic"] == "t%d.completions" % distributed.n, told
+
+
+def test_up_on_kafka_tells_all_steps():
+    rows = steps.documented("trace kafka")
+    with distributed(gateways=0, workers=0, config=steps.CONFIG) as d:
+        up = Member(d, "up", "both", urls=[d.engine.url])
+        d.workers.append(up)  # to be stopped with the others
+        up.start()
+        assert up.finished(up.submit(id="t2")["id"])["status"] == "succeeded"
+        steps_of(up, "t2", "ended")
+        told = [x["event"] for x in steps_of(up, "t2", "wake")]
+        both = {"append", "apply"}  # of the job, and of the completion
+        assert sorted(told) == sorted(steps.STEPS), told
+        for who in ("gateway", "worker"):
+            mine = set(side(rows, who)) - both
+            assert [s for s in told if s in mine] == [s for s in side(rows, who) if s in mine], told
+        for before, after in (("submit", "append"), ("append", "deliver"), ("apply", "acked")):
+            assert told.index(before) < told.index(after), told
+        last = {step: len(told) - told[::-1].index(step) for step in both}
+        assert told.index("published") < last["append"] < last["apply"] <= told.index("wake"), told
 
 
 def test_many_jobs_each_once_in_one_order():

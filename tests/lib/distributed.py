@@ -27,7 +27,7 @@ class Member(Http):
         self.config = os.path.join(self.folder, "genq.yaml")
         os.makedirs(self.folder)
         with open(self.config, "w", encoding="utf-8") as f:
-            f.write(world.common + config)
+            f.write(world.common_of(name) + config)
         self.arguments = [os.environ["GENQ"], role, "--data", self.data, "--listen", "127.0.0.1:0"]
         self.arguments += [word for url in urls for word in ("--engine", url)]
         self.process, self.port = None, 0
@@ -94,8 +94,16 @@ class Distributed:
     def new_worker(self, config):
         i = len(self.workers)
         engine = self.engines[i % len(self.engines)]
-        self.workers.append(Member(self, "worker", "worker%d" % i, config, [engine.url]))
+        name = "worker%d" % i
+        self.workers.append(Member(self, "worker", name, config, [self.engine_url(engine, name)]))
         return self.workers[-1]
+
+    def common_of(self, name):
+        """The config of that member, which may see others by other ways."""
+        return self.common
+
+    def engine_url(self, engine, name):
+        return engine.url
 
     @property
     def members(self):

@@ -102,21 +102,24 @@ def collect():
 
 
 class KafkaBroker(Server):
-    """One broker of a cluster: start, stop, kill, pause, resume; is_running, pid, log. ports: by listener."""
+    """One broker of a cluster: start, stop, kill, pause, resume; is_running, pid, log. ports: by listener;
+    doors: the port that it tells clients of a listener instead of its own."""
 
-    def __init__(self, cluster, node_id, ports):
-        self.node_id, self.ports = node_id, ports
+    def __init__(self, cluster, node_id, ports, doors):
+        self.node_id, self.ports, self.doors = node_id, ports, doors
         self.data = os.path.join(cluster.folder, "data%d" % node_id)
         self.properties = os.path.join(cluster.folder, "%d.properties" % node_id)
         super().__init__(cluster.folder, "kafka%d" % node_id,
                          [*cluster.command, "kafka.Kafka", self.properties], READY)
 
     def server(self, listener="PLAINTEXT"):
-        return "127.0.0.1:%d" % self.ports[listener]
+        return "127.0.0.1:%d" % self.doors.get(listener, self.ports[listener])
 
     def configure(self, common):
         settings = {"node.id": self.node_id, "log.dirs": self.data,
-                    "listeners": ",".join("%s://%s" % (l, self.server(l)) for l in self.ports),
+                    "listeners": ",".join("%s://127.0.0.1:%d" % at for at in self.ports.items()),
+                    "advertised.listeners": ",".join("%s://%s" % (l, self.server(l))
+                                                     for l in self.ports if l != "CONTROLLER"),
                     **common}
         with open(self.properties, "w", encoding="utf-8") as f:
             f.write(read_file(os.path.join(HERE, "server.properties")))
@@ -125,18 +128,20 @@ class KafkaBroker(Server):
 
 class KafkaCluster:
     """n brokers. settings: of every broker, before ours. listeners: further ones, of SASL_PLAINTEXT, SSL and
-    SASL_SSL. users: {name: password} of SASL/PLAIN. Without a listener named, all is for PLAINTEXT."""
+    SASL_SSL. users: {name: password} of SASL/PLAIN. Without a listener named, all is for PLAINTEXT.
+    doors: names of further listeners, plain, whose clients are told of another port: something must stand at
+    broker.doors[name] and lead to broker.ports[name] (network.py). servers_of(name) leads there, too."""
 
-    def __init__(self, n=1, settings=None, listeners=(), users=None, libs=None, jvm=()):
+    def __init__(self, n=1, settings=None, listeners=(), users=None, libs=None, jvm=(), doors=()):
         self.command = java(libs or collect(), *jvm)
         self.folder_owner = tempfile.TemporaryDirectory(prefix="genq-kafka-")
         self.folder, self.users = self.folder_owner.name, users or {}
         self.authority = Authority(self.folder) if {"SSL", "SASL_SSL"} & set(listeners) else None
-        names = ["PLAINTEXT", *listeners, "CONTROLLER"]
-        ports = iter(free_ports(n * len(names)))
-        self.brokers = [KafkaBroker(self, 1 + i, {name: next(ports) for name in names})
-                        for i in range(n)]
-        common = {**self.copies(), **(self.tls() if self.authority else {}),
+        names = ["PLAINTEXT", *listeners, *doors, "CONTROLLER"]
+        ports = iter(free_ports(n * (len(names) + len(doors))))
+        self.brokers = [KafkaBroker(self, 1 + i, {name: next(ports) for name in names},
+                                    {name: next(ports) for name in doors}) for i in range(n)]
+        common = {**self.copies(), **self.protocols(doors), **(self.tls() if self.authority else {}),
                   **(self.sasl() if users else {}), **(settings or {})}
         for broker in self.brokers:
             broker.configure(common)
@@ -157,6 +162,12 @@ class KafkaCluster:
             properties.update({"sasl.mechanism": "PLAIN", "sasl.username": user,
                                "sasl.password": self.users[user]})
         return KafkaClient(self.servers_of(listener), properties)
+
+    @staticmethod
+    def protocols(doors):
+        return {"listener.security.protocol.map": ",".join(
+            "%s:%s" % (name, name if name.startswith(("SASL", "SSL")) else "PLAINTEXT")
+            for name in ("PLAINTEXT", "CONTROLLER", "SASL_PLAINTEXT", "SSL", "SASL_SSL", *doors))}
 
     def copies(self):
         n, in_sync = min(len(self.brokers), 3), min(len(self.brokers), 2)
