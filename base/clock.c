@@ -5,7 +5,7 @@ static int64_t read_ns(clockid_t id)
 {
     struct timespec t;
 
-    clock_gettime(id, &t); /* cannot fail for these two */
+    clock_gettime(id, &t); /* cannot fail for these */
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
@@ -22,6 +22,11 @@ int64_t clock_mono_ms(void)
 int64_t clock_mono_us(void)
 {
     return read_ns(CLOCK_MONOTONIC) / 1000;
+}
+
+int64_t clock_boot_ms(void)
+{
+    return read_ns(CLOCK_BOOTTIME) / 1000000;
 }
 
 /* Days from 1970-01-01, for years from 0. Counts in years that begin in March, so that the leap day

@@ -6,6 +6,7 @@
 int64_t clock_wall_ms(void);  /* ms since the epoch */
 int64_t clock_mono_ms(void);  /* ms since some start */
 int64_t clock_mono_us(void);
+int64_t clock_boot_ms(void); /* monotonic, and goes on while the machine sleeps */
 
 /* RFC 3339 with zone ("2026-11-21T10:00:00Z", "…+01:00", fractions allowed) to ms since the epoch;
  * false when s is not one. */

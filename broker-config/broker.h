@@ -12,6 +12,7 @@
  * The hook. Where store and log share one database (embedded), the driver calls `apply` for every
  * record inside the append's transaction. */
 #pragma once
+#include "base/clock.h"
 #include "base/err.h"
 #include "broker-config/topics.h"
 #include <uv.h>
@@ -140,6 +141,10 @@ struct broker_ops {
 /* Every driver's struct broker starts with this. */
 struct broker {
     const struct broker_ops *ops;
+    /* Of a shared log, by clock_boot_ms: until then what was delivered is this process's to start.
+     * The driver moves it on while it knows so; past it another process may have it. Loop's
+     * thread. */
+    int64_t lease_ms;
 };
 
 /* Opens the driver that config->broker_kind names. */
@@ -148,6 +153,12 @@ struct broker *broker_open(const struct broker_options *o, struct err *e);
 static inline bool broker_is_shared(const struct broker *b)
 {
     return b->ops->is_shared;
+}
+
+/* Ask before each start, not once for many: the process may have been stopped in between. */
+static inline bool broker_has_lease(const struct broker *b)
+{
+    return !b->ops->is_shared || clock_boot_ms() < b->lease_ms;
 }
 
 static inline int broker_publish(struct broker *b, struct publish *p)

@@ -59,7 +59,8 @@ static int open_group(struct kafka_broker *b, struct err *e)
     struct kafka_group_options o = {.config = b->options.config,
                                     .topics = b->options.topics,
                                     .loop = b->options.loop,
-                                    .publisher = b->publisher};
+                                    .publisher = b->publisher,
+                                    .lease_ms = &b->head.lease_ms};
 
     b->group = kafka_group_open(&o, e);
     return b->group ? 0 : e->code;

@@ -5,7 +5,8 @@
  *                      (producers), kafka_keep.c (what must not be lost while Kafka is away),
  *                      kafka_outbox.c (its file), kafka_owed.c (the sources it finishes)
  *     kafka_group.c    subscriptions: the consumer group over job topics and `scheduled`, plain
- *                      readers of the others; kafka_member.c: rebalances; kafka_commit.c: commits
+ *                      readers of the others; kafka_member.c: rebalances; kafka_commit.c: commits;
+ *                      kafka_gate.c: what librdkafka's threads tell of the membership
  *     kafka_feed.c     one partition to a subscription: window, order, offsets
  *     kafka_read.c     records looked up by offset, on a thread of its own, and there
  *                      kafka_check.c: what was finished before a partition came to this process
@@ -102,6 +103,7 @@ struct kafka_group_options {
     const struct topics *topics;
     uv_loop_t *loop;
     struct kafka_publisher *publisher; /* asked whether it owes a source */
+    int64_t *lease_ms;                 /* the broker's, kept up to date; NULL allowed */
 };
 
 /* Loop's thread, but where marked. The group is "<prefix>.workers". */

@@ -162,7 +162,7 @@ static void deliver_all(struct kafka_group *g)
 
     for (node = g->feeds.next; node != &g->feeds && !g->is_closed; node = node->next) {
         f = LIST_ENTRY(node, struct kafka_feed, node);
-        if (kafka_feed_room(f) == 0)
+        if (kafka_feed_room(f) == 0 || (!f->is_plain && !kafka_gate_has_lease(g)))
             continue;
         deliver(g, f);
         is_more |= f->has_more && kafka_feed_room(f) > 0;
@@ -214,6 +214,7 @@ static void on_soon(uv_timer_t *timer);
 
 static void turn(struct kafka_group *g)
 {
+    kafka_gate_renew(g);
     kafka_group_apply_notes(g);
     if (g->is_subscribe_due)
         kafka_member_subscribe(g);
@@ -290,6 +291,7 @@ struct kafka_group *kafka_group_open(const struct kafka_group_options *o, struct
     g->config = o->config;
     g->topics = o->topics;
     g->publisher = o->publisher;
+    g->lease_told_ms = o->lease_ms;
     g->loop = o->loop;
     g->inbox = inbox_new(g->loop);
     g->reader = kafka_reader_open(o->config, o->topics, g->inbox, e);

@@ -1,7 +1,7 @@
 /* The inside of struct kafka_group, for the files that are its roles: kafka_group.c (subscriptions,
  * deliveries, finishes), kafka_feeds.c (the partitions it has), kafka_member.c (the membership:
- * what it is assigned and must give up), kafka_commit.c (what it has finished, told to Kafka) and
- * kafka_report.c (what others may ask). One loop thread, but where marked. */
+ * what it is assigned and must give up), kafka_gate.c (how long that is sure), kafka_commit.c (what
+ * it has finished, told to Kafka) and kafka_report.c (what others may ask). One loop thread, but where marked. */
 #pragma once
 #include "base/inbox.h"
 #include "broker-config/kafka_feed.h"
@@ -13,6 +13,10 @@
 struct kafka_gate {
     atomic_bool is_joining;
     atomic_bool is_answered; /* a request was, after the last trouble */
+    /* By clock_boot_ms: when the last SyncGroup or Heartbeat was sent; the newest of them that the
+     * group's coordinator took for a member's, 0: none. */
+    _Atomic int64_t beat_ms, proven_ms;
+    atomic_bool is_beat_answered;
 };
 
 /* A topic of this process: by number. */
@@ -78,6 +82,10 @@ struct kafka_group {
     int64_t drain_max_ms; /* half of max.poll.interval.ms */
 
     struct kafka_gate gate;
+    int64_t session_ms;
+    int64_t lease_ms;       /* by clock_boot_ms: until when the partitions are surely ours, */
+    bool is_sure;           /* which they were in the last turn */
+    int64_t *lease_told_ms; /* as broker.h says; NULL: nobody asks */
     bool is_committing, is_deleting;
     int64_t commit_at_ms;           /* not before, monotonic */
     rd_kafka_resp_err_t commit_err; /* of the last one, once logged */
@@ -112,7 +120,7 @@ void kafka_group_set_health(struct kafka_group *g, rd_kafka_resp_err_t err, cons
 
 /* ---- kafka_member.c ---- */
 int kafka_member_open(struct kafka_group *g, struct err *e);
-/* Errors of a client to be made come to kafka_group_set_health, joins to the gate. */
+/* Errors of a client to be made come to kafka_group_set_health, what it sends to the gate. */
 void kafka_member_watch(struct kafka_group *g, rd_kafka_conf_t *conf);
 void kafka_member_subscribe(struct kafka_group *g);
 /* Rebalances and errors that have come. */
@@ -121,6 +129,13 @@ void kafka_member_serve(struct kafka_group *g);
 void kafka_member_progress(struct kafka_group *g);
 /* Leaves the group; blocks for some seconds at most. */
 void kafka_member_leave(struct kafka_group *g);
+
+/* ---- kafka_gate.c ---- */
+void kafka_gate_watch(struct kafka_gate *gate, rd_kafka_conf_t *conf);
+/* Moves the lease on. Once a turn, at its start. */
+void kafka_gate_renew(struct kafka_group *g);
+/* Asked before each delivery. */
+bool kafka_gate_has_lease(const struct kafka_group *g);
 
 /* ---- kafka_commit.c ---- */
 /* Sends what has changed, unless a commit is on its way or must not be sent now. */

@@ -13,52 +13,12 @@
 #include <stdlib.h>
 
 enum {
-    API_JOIN_GROUP = 11,
-    API_SYNC_GROUP = 14,
     COMMIT_MS = 2000, /* for the commit of what is given up */
     FIND_MS = 1000,   /* closing: for the group to be found, */
     JOIN_MS = 5000,   /* and for the first assignment */
     LEAVE_MS = 5000,
     POLL_MS = 50
 };
-
-/* ---- interceptors: librdkafka's threads ---- */
-
-static rd_kafka_resp_err_t on_request(rd_kafka_t *rk, int fd, const char *broker, int32_t id,
-                                      int16_t api, int16_t version, int32_t correlation,
-                                      size_t size, void *data)
-{
-    struct kafka_gate *gate = data;
-
-    (void)rk, (void)fd, (void)broker, (void)id, (void)version, (void)correlation, (void)size;
-    if (api == API_JOIN_GROUP)
-        atomic_store(&gate->is_joining, true);
-    return RD_KAFKA_RESP_ERR_NO_ERROR;
-}
-
-static rd_kafka_resp_err_t on_response(rd_kafka_t *rk, int fd, const char *broker, int32_t id,
-                                       int16_t api, int16_t version, int32_t correlation,
-                                       size_t size, int64_t rtt, rd_kafka_resp_err_t err,
-                                       void *data)
-{
-    struct kafka_gate *gate = data;
-
-    (void)rk, (void)fd, (void)broker, (void)id, (void)version, (void)correlation, (void)size;
-    (void)rtt;
-    if (api == API_SYNC_GROUP)
-        atomic_store(&gate->is_joining, false);
-    if (!err)
-        atomic_store(&gate->is_answered, true);
-    return RD_KAFKA_RESP_ERR_NO_ERROR;
-}
-
-static rd_kafka_resp_err_t on_new(rd_kafka_t *rk, const rd_kafka_conf_t *conf, void *data,
-                                  char *why, size_t n)
-{
-    (void)conf, (void)why, (void)n;
-    rd_kafka_interceptor_add_on_request_sent(rk, "genq", on_request, data);
-    return rd_kafka_interceptor_add_on_response_received(rk, "genq", on_response, data);
-}
 
 /* ---- giving up ---- */
 
@@ -278,7 +238,7 @@ void kafka_member_serve(struct kafka_group *g)
 void kafka_member_watch(struct kafka_group *g, rd_kafka_conf_t *conf)
 {
     rd_kafka_conf_set_error_cb(conf, on_error);
-    rd_kafka_conf_interceptor_add_on_new(conf, "genq", on_new, &g->gate);
+    kafka_gate_watch(&g->gate, conf);
 }
 
 static int set_group(rd_kafka_conf_t *conf, const struct config *c, struct err *e)
@@ -305,15 +265,15 @@ static int set_group(rd_kafka_conf_t *conf, const struct config *c, struct err *
     return rc ? rc : kafka_conf_default(conf, c, "queued.max.messages.kbytes", "2048", e);
 }
 
-static int64_t half_poll_interval(const rd_kafka_conf_t *conf)
+static int64_t get_ms(const rd_kafka_conf_t *conf, const char *namez)
 {
     char text[32] = "";
     size_t n = sizeof text;
     int64_t ms = 0;
 
-    rd_kafka_conf_get(conf, "max.poll.interval.ms", text, &n);
+    rd_kafka_conf_get(conf, namez, text, &n);
     str_int(str_z(text), &ms);
-    return ms / 2;
+    return ms;
 }
 
 int kafka_member_open(struct kafka_group *g, struct err *e)
@@ -326,7 +286,8 @@ int kafka_member_open(struct kafka_group *g, struct err *e)
         rd_kafka_conf_destroy(conf);
         return e->code;
     }
-    g->drain_max_ms = half_poll_interval(conf);
+    g->drain_max_ms = get_ms(conf, "max.poll.interval.ms") / 2;
+    g->session_ms = get_ms(conf, "session.timeout.ms");
     rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
     kafka_member_watch(g, conf);
     g->member = kafka_client_new(KAFKA_CONSUMER, conf, e);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 enum {
-    UNACKNOWLEDGED_LEAST = 1024, /* completions on their way, past which no call is started; */
+    UNACKNOWLEDGED_LEAST = 1024,     /* completions on their way, past which no call is started; */
     UNACKNOWLEDGED_BYTES = 64 << 20, /* and their bytes */
     ORPHANS_A_TURN = 1024,
     MODELS_TOLD = 8,
@@ -38,6 +38,8 @@ static void fail_orphans(struct worker *w)
     }
 }
 
+/* What was delivered before a stall may be another worker's by now: the lease is looked at for each
+ * call. */
 static bool is_open(const struct worker *w)
 {
     size_t most = (size_t)w->pool->slots * 4;
@@ -45,7 +47,7 @@ static bool is_open(const struct worker *w)
     if (most < UNACKNOWLEDGED_LEAST)
         most = UNACKNOWLEDGED_LEAST;
     return w->is_control_read && !w->is_stopping && outbox_count(&w->outbox) < most &&
-           outbox_bytes(&w->outbox) < UNACKNOWLEDGED_BYTES;
+           outbox_bytes(&w->outbox) < UNACKNOWLEDGED_BYTES && broker_has_lease(w->broker);
 }
 
 void pump(struct worker *w)
@@ -66,4 +68,5 @@ void pump(struct worker *w)
     }
     if (is_open(w))
         fail_orphans(w);
+    w->is_pump_due |= !broker_has_lease(w->broker); /* nothing else tells when it is back */
 }

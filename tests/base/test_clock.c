@@ -107,8 +107,9 @@ TEST(parses_durations)
 
 TEST(clocks_agree_on_units)
 {
-    int64_t us = clock_mono_us(), ms = clock_mono_ms();
+    int64_t us = clock_mono_us(), ms = clock_mono_ms(), boot_ms = clock_boot_ms();
 
     CHECK(ms - us / 1000 >= 0 && ms - us / 1000 < 10000);
+    CHECK(boot_ms >= us / 1000);
     CHECK(clock_wall_ms() > 1700000000000);
 }

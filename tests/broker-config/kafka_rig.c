@@ -40,7 +40,8 @@ void kafka_rig_open(struct kafka_rig *k, const char *extra_yamlz)
         printf("# skipped: no KAFKA_SERVERS\n");
         exit(0);
     }
-    snprintf(yaml, sizeof yaml, "broker: {kind: kafka, servers: unused, prefix: t%d-%lld}\ndata: .\n%s", (int)getpid(),
+    snprintf(yaml, sizeof yaml,
+             "broker: {kind: kafka, servers: unused, prefix: t%d-%lld}\ndata: .\n%s", (int)getpid(),
              (long long)clock_wall_ms(), extra_yamlz);
     k->config = config_parse(str_z(yaml), "test", &e);
     if (!k->config)
@@ -80,6 +81,9 @@ void kafka_rig_make_topic(struct kafka_rig *k, const char *namez, int n)
 {
     rd_kafka_NewTopic_t *topic = rd_kafka_NewTopic_new(namez, n, 1, NULL, 0);
 
+    /* Records of 1970, as k->now_ms makes them, would go by age: half a minute after a broker's
+     * start. */
+    CHECK_INT(rd_kafka_NewTopic_set_config(topic, "retention.ms", "-1"), 0);
     rd_kafka_CreateTopics(k->producer, &topic, 1, NULL, k->answers);
     await_answer(k);
     rd_kafka_NewTopic_destroy(topic);

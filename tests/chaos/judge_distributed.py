@@ -26,6 +26,7 @@ FIRST_END = 3  # of STATES: from here on they are terminal
 # outbox takes it, the rest for a machine that others keep busy.
 KEPT_WITHIN_US = 5_000_000
 CANCELLED_WITHIN_US = 3_000_000
+STALE_WITHIN_US = 500_000
 
 # What was done to a member: kill, term, pause. From before the signal until the process was gone, or
 # ran on.
@@ -136,8 +137,8 @@ class Judge:
         return None
 
     def is_stale(self, name, call):
-        """It began at a worker that had just been asleep and did not know yet what it had lost."""
-        return any(f.kind == "pause" and f.end_us <= call.recv_us <= f.end_us + CANCELLED_WITHIN_US
+        """Its worker fell asleep while it was about to send the request, and sent it on waking."""
+        return any(f.kind == "pause" and f.end_us <= call.recv_us <= f.end_us + STALE_WITHIN_US
                    for f in self.faults[name])
 
     def check_repeats(self):

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct position owed = {-1, 0, 0};
 
@@ -141,6 +142,9 @@ static void take(struct member *m, const struct record *r)
     fate = &m->site->tally->fates[job];
     fate->n_started++;
     fate->n_after_end += fate->n_ended > 0;
+    fate->n_moves += fate->last_by && fate->last_by != getpid();
+    fate->first_by = fate->first_by ? fate->first_by : getpid();
+    fate->last_by = getpid();
     m->site->tally->n_started++;
     m->n_seen++;
     m->last = r->at;
@@ -205,6 +209,18 @@ void member_subscribe(struct member *m, int topic)
     struct err e = {0};
 
     CHECK_INT(kafka_group_subscribe(m->group, topic, &s, &e), 0);
+}
+
+void member_end_all(struct member *m)
+{
+    struct list *node;
+    struct running *r;
+
+    while ((node = list_pop(&m->running))) {
+        r = LIST_ENTRY(node, struct running, node);
+        kafka_group_finish(m->group, r->at);
+        uv_close((uv_handle_t *)&r->timer, on_run_closed);
+    }
 }
 
 void member_close(struct member *m)

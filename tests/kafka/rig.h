@@ -11,7 +11,9 @@ enum { JOBS = TOPIC_JOBS, JOBS_MAX = 40000 };
 /* What became of a job; the key of its record is its number. */
 struct fate {
     int n_started, n_ended;
-    int n_after_end; /* starts after its completion was acknowledged */
+    int n_after_end;       /* starts after its completion was acknowledged */
+    int first_by, last_by; /* processes that started it, */
+    int n_moves;           /* and how often it was another than before */
 };
 
 /* Shared with children. */
@@ -67,6 +69,8 @@ void site_run(struct site *s, int ms);
 
 void member_open(struct member *m, struct site *s, size_t window, int run_ms);
 void member_subscribe(struct member *m, int topic);
+/* All that runs ends at once, without completions. */
+void member_end_all(struct member *m);
 /* Jobs that still run are forgotten. */
 void member_close(struct member *m);
 

@@ -1,6 +1,7 @@
 /* The consuming half of the Kafka driver: deliveries, commits, take-over, rebalances, reads. */
 #include "base/clock.h"
 #include "tests/kafka/rig.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +212,48 @@ TEST(a_revoked_partition_waits_for_what_runs)
     site_release(&s);
 }
 
+/* Who logs now waits: librdkafka's thread does when it finds that the session is over. */
+static void stuff_stderr(int pipes[2])
+{
+    static const char bytes[512];
+
+    CHECK_INT(pipe(pipes), 0);
+    CHECK_INT(fcntl(pipes[1], F_SETFL, O_NONBLOCK), 0);
+    while (write(pipes[1], bytes, sizeof bytes) > 0)
+        ;
+    CHECK_INT(fcntl(pipes[1], F_SETFL, 0), 0);
+    CHECK(dup2(pipes[1], 2) == 2);
+}
+
+static void free_stderr(int pipes[2], int before)
+{
+    static char bytes[65536];
+
+    CHECK(dup2(before, 2) == 2);
+    CHECK(read(pipes[0], bytes, sizeof bytes) > 0);
+}
+
+/* Stops itself when 500 jobs have ended. Woken, it has room for more, and a turn of the loop comes
+ * before librdkafka tells of the loss. */
+static void live_and_sleep(struct site *s)
+{
+    int pipes[2], before = dup(2);
+    struct member m;
+
+    kafka_rig_connect(&s->k);
+    uv_loop_init(&s->loop);
+    member_open(&m, s, 64, 5);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(s, s->tally->n_ended >= 500 && !list_is_empty(&m.running));
+    stuff_stderr(pipes);
+    raise(SIGSTOP);
+    member_end_all(&m);
+    site_run(s, 100);
+    free_stderr(pipes, before);
+    for (;;)
+        site_run(s, 1000);
+}
+
 TEST(a_member_that_was_cut_off_comes_back)
 {
     enum { N = 30000 };
@@ -225,10 +268,9 @@ TEST(a_member_that_was_cut_off_comes_back)
     fflush(stdout);
     pid = fork();
     if (pid == 0)
-        live(&s);
-    for (i = 0; i < 3000 && s.tally->n_ended < 500; i++)
-        usleep(10000);
-    kill(pid, SIGSTOP);
+        live_and_sleep(&s);
+    CHECK_INT(waitpid(pid, &status, WUNTRACED), pid);
+    CHECK(WIFSTOPPED(status));
     n_before = s.tally->n_ended;
     kafka_rig_connect(&s.k);
     member_open(&m, &s, 64, 5);
@@ -245,9 +287,12 @@ TEST(a_member_that_was_cut_off_comes_back)
     member_close(&m);
     for (i = 0; i < N; i++) {
         CHECK_INT(s.tally->fates[i].n_after_end, 0);
-        n_twice += s.tally->fates[i].n_ended > 1;
+        /* It took none of the other's. */
+        CHECK_INT(s.tally->fates[i].n_moves,
+                  s.tally->fates[i].first_by == pid && s.tally->fates[i].last_by != pid);
+        n_twice += s.tally->fates[i].n_started > 1;
     }
-    printf("# %d of those that ran at the cut ended twice\n", n_twice);
+    printf("# %d of those that ran at the cut ran again\n", n_twice);
     CHECK(n_twice <= 64);
     site_release(&s);
 }
@@ -255,12 +300,13 @@ TEST(a_member_that_was_cut_off_comes_back)
 TEST(close_ends_where_there_is_no_kafka)
 {
     static const int64_t offsets[] = {0};
+    /* Its client is left to the process's end (kafka_group.c): there LeakSanitizer must find it. */
+    static struct kafka_group *g;
     int64_t began_ms = clock_mono_ms();
     struct config *c;
     struct topics *t;
     struct kafka_group_options o = {0};
     struct subscription s = {.on_records = NULL, .window = 1};
-    struct kafka_group *g;
     struct reading r = {.read = {.offsets = offsets, .n = 1, .topic = JOBS, .on_read = on_read}};
     uv_loop_t loop;
     struct err e;

@@ -722,3 +722,37 @@ TEST(a_dead_node_s_jobs_go_to_the_other)
     rig_close(&r);
     stub_kill(pids[1]);
 }
+
+/* The rig's log, told to be a shared one. */
+static void share(struct rig *r, int64_t lease_ms)
+{
+    static struct broker_ops ops;
+
+    ops = *r->broker->ops;
+    ops.is_shared = true;
+    r->broker->ops = &ops;
+    r->broker->lease_ms = clock_boot_ms() + lease_ms;
+}
+
+TEST(what_was_delivered_waits_while_it_may_be_another_worker_s)
+{
+    const char *args[] = {"--latency-ms", "300", NULL};
+    const struct broker_ops *before;
+    struct bench b;
+    int four = 4;
+
+    open_bench(&b, args, "");
+    before = b.r.broker->ops;
+    rig_submit_many(&b.r, "j", 20, "\"model\":\"stub\"");
+    share(&b.r, 60000);
+    rig_start_worker(&b.r);
+    rig_until(&b.r, has_received, &four);
+    b.r.broker->lease_ms = 0; /* as if it woke from a long sleep */
+    rig_until_ended(&b.r, 4); /* what was in flight */
+    rig_run(&b.r, 200);
+    CHECK_INT(stub_count("/api/generate 0"), 4);
+    share(&b.r, 60000);
+    rig_until_ended(&b.r, 20);
+    b.r.broker->ops = before;
+    close_bench(&b);
+}
