@@ -4,8 +4,14 @@
 
 enum { CACHE_KIB = 16384, HEADERS_MAX = 1 << 26, PATH_BYTES = 1 << 16 };
 
-/* The feed's table has this name whatever the topics' prefix is: the store reads it. */
+/* These tables have their names whatever the topics' prefix is: the store reads them. */
 #define FEED "\"genq.completions\""
+#define DEAD "\"genq.dead\""
+#define COLUMNS "(off INTEGER PRIMARY KEY, ts INTEGER NOT NULL, key TEXT, headers BLOB, value BLOB)"
+#define DROP_OLD \
+    "DELETE FROM " DEAD " WHERE off IN" \
+    " (SELECT off FROM (SELECT off, ts FROM " DEAD " ORDER BY off LIMIT 2) WHERE ts<?)"
+#define INSERT(table) "INSERT INTO " table "(off, ts, key, headers, value) VALUES(?,?,?,?,?)"
 
 /* One number; `if_none` where there is no row, or NULL. Resets s. */
 static int one_int(struct db_stmt *s, int64_t if_none, int64_t *out, struct err *e)
@@ -42,16 +48,11 @@ static int prepare(struct follow_store *s, struct err *e)
 {
     int rc = refuse_embedded(s, e);
 
-    rc = rc ? rc
-            : db_exec(s->db,
-                      "CREATE TABLE IF NOT EXISTS " FEED "(off INTEGER PRIMARY KEY,"
-                      " ts INTEGER NOT NULL, key TEXT, headers BLOB, value BLOB)",
-                      e);
-    rc = rc ? rc
-            : db_prepare(s->db,
-                         "INSERT INTO " FEED "(off, ts, key, headers, value)"
-                         " VALUES(?,?,?,?,?)",
-                         &s->feed, e);
+    rc = rc ? rc : db_exec(s->db, "CREATE TABLE IF NOT EXISTS " FEED COLUMNS, e);
+    rc = rc ? rc : db_exec(s->db, "CREATE TABLE IF NOT EXISTS " DEAD COLUMNS, e);
+    rc = rc ? rc : db_prepare(s->db, INSERT(FEED), &s->feed, e);
+    rc = rc ? rc : db_prepare(s->db, INSERT(DEAD), &s->dead, e);
+    rc = rc ? rc : db_prepare(s->db, DROP_OLD, &s->old, e);
     rc = rc ? rc
             : db_prepare(s->db, "SELECT next FROM position WHERE topic=? AND partition=?", &s->get,
                          e);
@@ -165,18 +166,28 @@ int follow_store_save(struct follow_store *s, struct position next, struct err *
     return db_run(s->set, e);
 }
 
-/* ---- the feed ---- */
+/* ---- what is kept ---- */
 
-int follow_store_add_completion(struct follow_store *s, const struct record *r, struct err *e)
+static int add(struct follow_store *s, struct db_stmt *to, const struct record *r, struct err *e)
 {
     buf_clear(&s->headers);
     if (header_encode(r, &s->headers) != 0)
         return err_set(e, ERR_TOO_LARGE, "a record's headers are larger than %d bytes",
                        (int)HEADERS_MAX);
-    db_bind_int(s->feed, 1, r->at.offset);
-    db_bind_int(s->feed, 2, r->ts_ms);
-    db_bind_text(s->feed, 3, r->key);
-    db_bind_blob(s->feed, 4, buf_str(&s->headers));
-    db_bind_blob(s->feed, 5, r->value);
-    return db_run(s->feed, e);
+    db_bind_int(to, 1, r->at.offset);
+    db_bind_int(to, 2, r->ts_ms);
+    db_bind_text(to, 3, r->key);
+    db_bind_blob(to, 4, buf_str(&s->headers));
+    db_bind_blob(to, 5, r->value);
+    return db_run(to, e);
+}
+
+int follow_store_add(struct follow_store *s, const struct record *r, struct err *e)
+{
+    if (r->at.topic == TOPIC_COMPLETIONS)
+        return add(s, s->feed, r, e);
+    if (r->at.topic != TOPIC_DEAD || r->at.partition != 0) /* both have one partition */
+        return 0;
+    db_bind_int(s->old, 1, r->ts_ms - DEAD_KEEP_MS);
+    return db_run(s->old, e) ? e->code : add(s, s->dead, r, e);
 }

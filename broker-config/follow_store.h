@@ -1,5 +1,6 @@
 /* The database behind a follower of Kafka's log: the store's tables, the completions of the feed
- * (an offset is Kafka's own), and how far each partition has been applied, all in one transaction.
+ * and the dead letters (an offset is Kafka's own), and how far each partition has been applied, all
+ * in one transaction.
  */
 #pragma once
 #include "base/buf.h"
@@ -9,8 +10,8 @@
 struct follow_store {
     struct db *db;
     const struct topics *topics; /* borrowed */
-    struct db_stmt *get, *set, *feed;
-    struct buf headers; /* of the completion in hand */
+    struct db_stmt *get, *set, *feed, *dead, *old;
+    struct buf headers; /* of the record in hand */
 };
 
 /* Opens (creates) the database in the data directory. ERR_CORRUPT: a foreign, damaged or newer
@@ -29,4 +30,5 @@ int follow_store_last_partition(struct follow_store *s, int topic, int64_t *last
 
 /* Inside a transaction: */
 int follow_store_save(struct follow_store *s, struct position next, struct err *e);
-int follow_store_add_completion(struct follow_store *s, const struct record *r, struct err *e);
+/* Keeps a completion or a dead letter. */
+int follow_store_add(struct follow_store *s, const struct record *r, struct err *e);

@@ -99,7 +99,7 @@ static int apply_record(struct kafka_follow *f, size_t i, struct err *e)
     kafka_record(f->topics, topic, f->messages[i], r);
     r->code = f->left_out[i] ? f->left_out[i] : f->hooks.apply(f->hooks.data, f->store.db, r);
     if (r->code == 0)
-        return topic == TOPIC_COMPLETIONS ? follow_store_add_completion(&f->store, r, e) : 0;
+        return follow_store_add(&f->store, r, e);
     if (f->left_out[i] || broker_is_verdict(r->code))
         return 0;
     if (!broker_is_disk_failure(r->code)) /* its own fault: it shall not block the others */

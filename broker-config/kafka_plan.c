@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { COPIES_AUTO = 3, IN_SYNC_AUTO = 2, DEAD_DAYS = 30, VALUE_BYTES = 32 };
+enum { COPIES_AUTO = 3, IN_SYNC_AUTO = 2, VALUE_BYTES = 32 };
 #define DAY_MS INT64_C(86400000)
 
 /* ---- what is there ---- */

@@ -160,6 +160,9 @@ static int load(struct sqlite_log *l, struct err *e)
     rc = rc ? rc
             : db_prepare(l->db, "REPLACE INTO log_topic(name, next_off, n_rows) VALUES(?,?,?)",
                          &l->save, e);
+    rc = rc ? rc
+            : prepare(l, TOPIC_DEAD, "DELETE FROM %s WHERE off>=? AND off<? AND ts<?",
+                      &l->drop_dead, e);
     return rc ? rc : db_commit(l->db, e);
 }
 
@@ -229,11 +232,30 @@ int64_t sqlite_log_next(const struct sqlite_log *l, int topic)
     return l->topic[topic].next;
 }
 
+/* Letters older than they are kept go as new ones come. */
+static int drop_old_letters(struct sqlite_log *l, int64_t now_ms, struct err *e)
+{
+    struct log_topic *t = touch(l, TOPIC_DEAD);
+    int rc;
+
+    db_bind_int(l->drop_dead, 1, t->first);
+    db_bind_int(l->drop_dead, 2, t->first + 2 * (t->next - t->saved_next + 1));
+    db_bind_int(l->drop_dead, 3, now_ms - DEAD_KEEP_MS);
+    rc = db_run(l->drop_dead, e);
+    if (rc || db_changes(l->db) == 0)
+        return rc;
+    t->n_rows -= db_changes(l->db);
+    t->is_first_gone = true;
+    return 0;
+}
+
 int sqlite_log_append(struct sqlite_log *l, struct record *r, struct err *e)
 {
     struct log_topic *t = touch(l, r->at.topic);
-    int rc;
+    int rc = r->at.topic == TOPIC_DEAD ? drop_old_letters(l, r->ts_ms, e) : 0;
 
+    if (rc)
+        return rc;
     buf_clear(&l->headers);
     if (header_encode(r, &l->headers) != 0)
         return err_set(e, ERR_TOO_LARGE, "a record's headers are larger than %d bytes",

@@ -25,7 +25,7 @@ struct sqlite_log {
     struct log_topic *topic;     /* by number */
     int *touched;                /* topics since begin */
     size_t n_touched;
-    struct db_stmt *save;
+    struct db_stmt *save, *drop_dead;
     struct buf headers;          /* encoding of the record in hand */
 };
 

@@ -11,6 +11,11 @@ enum topic_id {
     TOPIC_JOBS /* the first job topic: TOPIC_JOBS + queue * PRIORITY_COUNT_ + priority */
 };
 
+/* How long dead letters are kept, at the least: Kafka's retention, and of our own tables, where
+ * each letter that comes makes two at most go that are older. */
+#define DEAD_DAYS 30
+#define DEAD_KEEP_MS (DEAD_DAYS * INT64_C(86400000))
+
 struct topics;
 
 struct topics *topics_new(const struct config *c);

@@ -225,6 +225,8 @@ int completion_write(const struct job *j, const struct completion *c, struct buf
     put_cost(b, c->cost);
     put_int_unless(b, NAME("batch_line"), j->batch_line, -1);
     put_raw(b, NAME("key_id"), STR_NONE); /* nor are there keys */
+    if (j->redrive_of.p)
+        put_str(b, NAME("redrive_of"), j->redrive_of);
     close_object(b, start);
     return b->is_over ? ERR_TOO_LARGE : 0;
 }

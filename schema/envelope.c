@@ -177,3 +177,27 @@ int envelope_dead(struct record *r, const struct record *bad, const char *reason
     r->headers[HEADER_SOURCE] = put(mem, str_z(sourcez));
     return 0;
 }
+
+int envelope_failed(struct record *r, const struct job *j, const char *codez, struct str message,
+                    const char *sourcez, struct buf *mem)
+{
+    size_t start = mem->n, n = strlen(codez) + 2 + message.n, at;
+    int rc;
+
+    job_write(j, mem);
+    rc = set_value(r, start, headers_room(j) + n + strlen(sourcez), mem, NULL);
+    if (rc)
+        return rc;
+    r->key = put(mem, j->id);
+    put_event(r, STR(DEAD_JOB_TYPE), j->id, "failed", mem);
+    put_time(r, 0, mem);
+    put_job_headers(r, j, mem);
+    at = mem->n;
+    buf_addz(mem, codez);
+    buf_addz(mem, ": ");
+    buf_adds(mem, message);
+    r->headers[HEADER_REASON] = str_of(mem->p + at, n);
+    r->headers[HEADER_STATUS] = STR("failed");
+    r->headers[HEADER_SOURCE] = put(mem, str_z(sourcez));
+    return 0;
+}

@@ -28,3 +28,9 @@ int cancel_read(struct str value, struct str *tenant, struct str *id, struct buf
  * ERR_TOO_LARGE: mem's ceiling is too low for all of it. */
 int envelope_dead(struct record *r, const struct record *bad, const char *reasonz,
                   const char *sourcez, struct buf *mem);
+
+/* The same for a job that failed (ce_type DEAD_JOB_TYPE), from which it can be made again: its
+ * value is as envelope_job has it, its reason reads `code: message`. ERR_TOO_LARGE: as above. */
+#define DEAD_JOB_TYPE "genq.failed.v1"
+int envelope_failed(struct record *r, const struct job *j, const char *codez, struct str message,
+                    const char *sourcez, struct buf *mem);

@@ -15,9 +15,13 @@ const struct job_row job_rows[ROW_COUNT_] = {
 #define SAMPLING(id, name, type, min, max, ...) ROW(name, TYPE_##type, min, max),
 #include "schema/job.def"
 #undef SAMPLING
-    ROW("created_at", TYPE_time, 0, 0), ROW("batch_line", TYPE_int, 0, 0),
-    ROW("line_form", TYPE_form, 0, 0),  ROW("n", TYPE_dropped, 0, 0),
-    ROW("cache", TYPE_dropped, 0, 0),   ROW("stream_options", TYPE_dropped, 0, 0),
+    ROW("created_at", TYPE_time, 0, 0),
+    ROW("batch_line", TYPE_int, 0, 0),
+    ROW("line_form", TYPE_form, 0, 0),
+    ROW("redrive_of", TYPE_id, 0, 0),
+    ROW("n", TYPE_dropped, 0, 0),
+    ROW("cache", TYPE_dropped, 0, 0),
+    ROW("stream_options", TYPE_dropped, 0, 0),
     ROW("webhook", TYPE_dropped, 0, 0),
 #undef ROW
 };
@@ -38,7 +42,7 @@ bool job_knows(struct str name)
 {
     size_t row = job_find_row(name);
 
-    return row < ROW_COUNT_ && (row < ROW_CREATED_AT || row > ROW_LINE_FORM);
+    return row < ROW_COUNT_ && (row < ROW_CREATED_AT || row > ROW_REDRIVE_OF);
 }
 
 struct str job_keep(struct job *j, size_t room, struct str s)
@@ -192,6 +196,7 @@ int job_write(const struct job *j, struct buf *b)
         put_int(b, ROW_BATCH_LINE, j->batch_line);
     if (j->form == LINE_OPENAI)
         put_text(b, ROW_LINE_FORM, STR("openai"));
+    put_text(b, ROW_REDRIVE_OF, j->redrive_of);
     buf_addc(b, '}');
     if (b->is_over)
         return ERR_TOO_LARGE;
@@ -201,8 +206,8 @@ int job_write(const struct job *j, struct buf *b)
 
 size_t job_room(const struct job *j)
 {
-    const struct str texts[] = {j->id,       j->model,     j->queue,  j->tenant,
-                                j->batch_id, j->custom_id, j->session};
+    const struct str texts[] = {j->id,       j->model,     j->queue,   j->tenant,
+                                j->batch_id, j->custom_id, j->session, j->redrive_of};
     size_t i, n = 1024; /* names, numbers, quotes and commas of all fields but sampling */
 
     for (i = 0; i < sizeof texts / sizeof texts[0]; i++)

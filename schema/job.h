@@ -44,6 +44,7 @@ struct job {
     bool is_stream;
     struct str id, tenant, model, queue;          /* set by job_complete at the latest */
     struct str batch_id, custom_id, session;      /* decoded; p == NULL when absent */
+    struct str redrive_of;                        /* id of the job that it repeats; the same */
     struct str body;      /* prompt, messages or input: JSON source text (a prompt has its quotes) */
     struct str metadata, options;                 /* JSON source text of an object; n == 0: absent */
     struct str sampling[SAMPLING_COUNT_];         /* JSON source text; n == 0: absent */
@@ -80,14 +81,14 @@ struct job_defaults {
  * model is missing, or d->id (a batch's name and line) is no id; j is then unchanged. */
 int job_complete(struct job *j, const struct job_defaults *d, struct err *e);
 
-/* Appends the record's value: the job as JSON, fields in job.def's order, then sampling fields, then
- * created_at, batch_line, line_form. job_parse(is_record) reads it back. */
+/* Appends the record's value: the job as JSON, fields in job.def's order, then sampling fields,
+ * then created_at, batch_line, line_form, redrive_of. job_parse(is_record) reads it back. */
 int job_write(const struct job *j, struct buf *b);
 /* A bound on the bytes that job_write appends. */
 size_t job_room(const struct job *j);
 
-/* SHA-256 of the canonical job without what the gateway filled in (id, created_at, batch_line): two
- * submissions of one id are the same job exactly when these agree. */
+/* SHA-256 of the canonical job without what the gateway filled in (id, created_at, batch_line …):
+ * two submissions of one id are the same job exactly when these agree. */
 void job_digest(const struct job *j, uint8_t digest[SHA256_LEN]);
 /* Makes it once and keeps it; the job's fields but its id must not change any more. */
 void job_keep_digest(struct job *j);

@@ -35,6 +35,7 @@ static const uint16_t slots[ROW_COUNT_] = {
     [FIELD_TIMEOUT_MS] = offsetof(struct job, timeout_ms),
     [ROW_CREATED_AT] = offsetof(struct job, created_at),
     [ROW_BATCH_LINE] = offsetof(struct job, batch_line),
+    [ROW_REDRIVE_OF] = offsetof(struct job, redrive_of),
 };
 
 static struct str *str_slot(struct job *j, size_t row)
@@ -277,7 +278,7 @@ static int take_members(struct parser *p, bool is_record, const char **param)
 
     while ((rc = json_members_next(&p->m, p->e)) > 0) {
         row = job_find_row(p->m.name);
-        if (row == ROW_COUNT_ || (!is_record && row >= ROW_CREATED_AT && row <= ROW_LINE_FORM))
+        if (row == ROW_COUNT_ || (!is_record && row >= ROW_CREATED_AT && row <= ROW_REDRIVE_OF))
             return refuse_unknown(p);
         *param = job_rows[row].name.p;
         if (p->seen & UINT64_C(1) << row)

@@ -1,5 +1,5 @@
-/* The table behind job.h: every name that a job may have, as one row. For job.c and job_parse.c
- * alone. */
+/* The table behind job.h: every name that a job may have, as one row. For job.c, job_parse.c
+ * and redrive.c alone. */
 #pragma once
 #include "schema/job.h"
 
@@ -23,9 +23,10 @@ enum job_type {
 /* Numbers of rows: job.def's first. */
 enum job_row_at {
     ROW_SAMPLING = FIELD_COUNT_,
-    ROW_CREATED_AT = FIELD_COUNT_ + SAMPLING_COUNT_, /* records only, up to line_form */
+    ROW_CREATED_AT = FIELD_COUNT_ + SAMPLING_COUNT_, /* records only, up to redrive_of */
     ROW_BATCH_LINE,
     ROW_LINE_FORM,
+    ROW_REDRIVE_OF,
     ROW_N, /* names of other APIs that are taken where they ask for nothing, and left out */
     ROW_CACHE,
     ROW_STREAM_OPTIONS,
@@ -48,5 +49,5 @@ size_t job_find_row(struct str name);
  * which must do for all: what stands there never moves. */
 struct str job_keep(struct job *j, size_t room, struct str s);
 
-/* Room for what job_complete fills in: three ids, and two names. */
-#define JOB_FILLED_MAX_BYTES (3 * ID_MAX + 2 * JOB_NAME_MAX_BYTES)
+/* Room for what job_complete and redrive_parse fill in: four ids, and two names. */
+#define JOB_FILLED_MAX_BYTES (4 * ID_MAX + 2 * JOB_NAME_MAX_BYTES)

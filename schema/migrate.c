@@ -30,6 +30,7 @@ _Static_assert(STATE_SCHEDULED == 0 && STATE_QUEUED == 1 && STATE_RUNNING == 2 &
  * call: the ledger. No index: `at` grows with seq, so a range is found by bisecting.
  * position: of a log that is followed (Kafka), what each partition's next record is: all before it
  *   are in these tables. cluster: whose log that is.
+ * job.redrive_of: of a job that repeats another, its id; NULL at its end, like what stands above.
  * fact: single numbers. unfinished: jobs not ended; oldest: first offset of the feed that
  *   retention has left. */
 static const char *const migrations[] = {
@@ -42,12 +43,14 @@ static const char *const migrations[] = {
     " custom_id TEXT, metadata TEXT, UNIQUE(tenant, id));"
     "CREATE INDEX job_bad ON job(state) WHERE state >= 4;"
     "CREATE INDEX job_group ON job(batch_id) WHERE batch_id IS NOT NULL AND batch IS NULL;"
-    "CREATE INDEX job_early ON job(batch_id, tenant) WHERE batch_line IS NOT NULL AND batch IS NULL;"
+    "CREATE INDEX job_early ON job(batch_id, tenant) WHERE batch_line IS NOT NULL AND batch IS "
+    "NULL;"
     "CREATE TABLE batch("
     "seq INTEGER PRIMARY KEY AUTOINCREMENT, state INT NOT NULL, created_at INT NOT NULL,"
     " finished_at INT, n_lines INT, n_total INT NOT NULL, n_succeeded INT NOT NULL, n_failed INT "
     "NOT NULL,"
-    " last_at INT NOT NULL, n_cancelled INT NOT NULL, n_expired INT NOT NULL, prompt_tokens INT NOT NULL,"
+    " last_at INT NOT NULL, n_cancelled INT NOT NULL, n_expired INT NOT NULL, prompt_tokens INT "
+    "NOT NULL,"
     " completion_tokens INT NOT NULL, cached_tokens INT NOT NULL, cost REAL NOT NULL,"
     " first_off INT NOT NULL, last_off INT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL,"
     " UNIQUE(tenant, id));"
@@ -66,6 +69,7 @@ static const char *const migrations[] = {
     "CREATE TABLE cluster(id TEXT NOT NULL);"
     "CREATE TABLE fact(name TEXT PRIMARY KEY, value INT NOT NULL) WITHOUT ROWID;"
     "INSERT INTO fact VALUES('oldest', 0), ('unfinished', 0);",
+    "ALTER TABLE job ADD COLUMN redrive_of TEXT;",
 };
 
 enum { NEWEST = sizeof migrations / sizeof migrations[0] };

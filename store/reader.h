@@ -5,6 +5,7 @@
 #include "base/db.h"
 #include "broker-config/topics.h"
 #include "schema/line.h"
+#include "schema/redrive.h"
 #include "store/live.h"
 
 struct reader;
@@ -60,6 +61,37 @@ int reader_feed(struct reader *r, int64_t from, int limit, struct str tenant, st
 int reader_feed_end(struct reader *r, int64_t *next, struct err *e);
 /* Cursor of the oldest completion kept. */
 int reader_feed_oldest(struct reader *r, int64_t *oldest, struct err *e);
+
+/* Dead letters, oldest first: records that were no jobs, and jobs that failed, as long as the store
+ * knows them as failed. strs are valid during the call. */
+struct dead_letter {
+    int64_t offset, at_ms;
+    struct str code;   /* a failed job's error code, malformed or id_conflict */
+    struct str reason; /* in words */
+    struct str source; /* printed position of its record; p == NULL, like the others: not known */
+    struct str tenant, id, model, queue, batch_id;
+    struct str value; /* the job's record, whole */
+    bool is_failed_job, can_redrive;
+    bool is_redriven;                    /* a job of redrive_id is there */
+    char redrive_id[REDRIVE_ID_LEN + 1]; /* where it can_redrive */
+};
+struct dead_filter {
+    struct str tenant, model, queue, batch_id, code, job_id; /* p == NULL: any */
+    int64_t since, until; /* wall ms, when it came; until is exclusive; 0: any */
+    int64_t after;        /* cursor: the `next` of the page before */
+    int64_t before;       /* cursor: none from there on; 0: any */
+    int limit;
+};
+/* Gives on_letter at most limit letters, and about 8 MiB of records. It returns 0 to go on, or
+ * negative to fail with that code. 0 or negative. */
+struct dead_page {
+    int64_t next;  /* cursor behind what was looked at */
+    int64_t end;   /* … behind the newest letter as the page began */
+    bool has_more; /* letters stand at `next`, though maybe none that match */
+};
+int reader_dead(struct reader *r, const struct topics *t, const struct dead_filter *f,
+                int (*on_letter)(void *data, const struct dead_letter *l), void *data,
+                struct dead_page *page, struct err *e);
 
 /* For who keeps a copy (store/hot.h). Both callbacks get what is valid during the call, and return
  * true to go on, false to stop before this one. Both readers give 0, or negative. */

@@ -34,6 +34,9 @@ enum reader_stmt {
     Q_FOLLOW_ENDS,
     Q_FOLLOW_JOBS,
     Q_FOLLOW_LAST,
+    Q_DEAD,
+    Q_DEAD_END,
+    Q_DEAD_JOB,
     Q_COUNT_
 };
 
@@ -55,7 +58,7 @@ int reader_int(struct db_stmt *s, int64_t if_none, int64_t *out, struct err *e);
 #define READER_COLUMNS \
     "j.seq, j.state, j.priority, j.form, j.off, j.part, j.created_at, j.not_before, j.deadline," \
     " j.finished_at, j.batch_line, j.tenant, j.id, j.queue, j.model, j.batch_id, j.session," \
-    " j.custom_id, j.metadata, c.value"
+    " j.custom_id, j.metadata, j.redrive_of, c.value"
 #define READER_FROM "job j LEFT JOIN \"genq.completions\" c ON c.off=j.completion_off"
 enum reader_column {
     COL_SEQ,
@@ -77,6 +80,7 @@ enum reader_column {
     COL_SESSION,
     COL_CUSTOM_ID,
     COL_METADATA,
+    COL_REDRIVE_OF,
     COL_VALUE,
     COL_COUNT_ /* a statement's further columns start here */
 };

@@ -80,6 +80,7 @@ static void row_job(struct db_stmt *s, struct job *j)
         .custom_id = db_text(s, COL_CUSTOM_ID),
         .session = db_text(s, COL_SESSION),
         .metadata = db_text(s, COL_METADATA),
+        .redrive_of = db_text(s, COL_REDRIVE_OF),
         .created_at = db_int(s, COL_CREATED_AT),
         .not_before = db_int(s, COL_NOT_BEFORE),
         .deadline = db_int(s, COL_DEADLINE),
@@ -259,8 +260,8 @@ static int find_open(struct reader *r, struct str tenant, struct str id, struct 
 /* Moves what the row lends into the job's own memory. */
 static void own(struct job *j)
 {
-    struct str *texts[] = {&j->id,       &j->tenant,    &j->model,   &j->queue,
-                           &j->batch_id, &j->custom_id, &j->session, &j->metadata};
+    struct str *texts[] = {&j->id,        &j->tenant,  &j->model,    &j->queue,     &j->batch_id,
+                           &j->custom_id, &j->session, &j->metadata, &j->redrive_of};
     size_t i, at, room = 0;
 
     for (i = 0; i < sizeof texts / sizeof texts[0]; i++)

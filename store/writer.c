@@ -12,7 +12,7 @@
     "state, priority, form, off, part, created_at, completion_off, finished_at, not_before," \
     " deadline, batch, batch_line, tenant, id, queue, model, batch_id, digest, session, " \
     "custom_id," \
-    " metadata"
+    " metadata, redrive_of"
 #define BATCH_COLUMNS \
     "state, created_at, finished_at, n_lines, n_total, n_succeeded, n_failed, n_cancelled," \
     " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off," \
@@ -20,14 +20,16 @@
 
 static const char *const sql[W_COUNT_] = {
     [W_ADD_JOB] = "INSERT INTO job(" JOB_COLUMNS ")"
-                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+                  " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
     [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off, off FROM job"
                   " WHERE tenant=? AND id=?",
-    [W_FILL_JOB] = "UPDATE job SET (" JOB_COLUMNS ")=(?,?,?,?,?,?,ifnull(?, completion_off),"
-                   " ifnull(?, finished_at),?,?,ifnull(?, batch),?,?,?,?,?,?,?,?,?,?) WHERE seq=?",
+    [W_FILL_JOB] =
+        "UPDATE job SET (" JOB_COLUMNS ")=(?,?,?,?,?,?,ifnull(?, completion_off),"
+        " ifnull(?, finished_at),?,?,ifnull(?, batch),?,?,?,?,?,?,?,?,?,?,?) WHERE seq=?",
     [W_DUE] = "UPDATE job SET state=1, off=?, part=?, not_before=NULL WHERE seq=?",
     [W_END] = "UPDATE job SET state=?, completion_off=?, finished_at=?, off=NULL, part=NULL,"
-              " not_before=NULL, deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL"
+              " not_before=NULL, deadline=NULL, session=NULL, custom_id=NULL, metadata=NULL,"
+              " redrive_of=NULL"
               " WHERE seq=? AND state<3 AND tenant=? AND id=? AND batch_id IS ?",
     [W_JOIN] = "UPDATE job SET batch=?, batch_line=? WHERE seq=?",
     [W_GET_EARLY] = "SELECT seq, state, batch_line, completion_off FROM job WHERE batch_id=?"

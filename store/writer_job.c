@@ -66,6 +66,7 @@ static void bind_texts(struct binder *b, const struct new_job *n)
     put_text(b, is_open ? j->session : STR_NONE);
     put_text(b, is_open ? j->custom_id : STR_NONE);
     put_text(b, is_open ? or_none(j->metadata) : STR_NONE);
+    put_text(b, is_open ? j->redrive_of : STR_NONE);
 }
 
 int writer_add_line(struct store_writer *w, int64_t batch, int64_t line, int64_t seq)

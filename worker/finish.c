@@ -147,6 +147,17 @@ static void make_short_record(struct result *r, const struct ending *end)
     (void)rc;
 }
 
+/* What a failed job was asked, so that it can be made again: its record leaves the log with its
+ * end. In the log no later than that end; which letters are of jobs that did fail, the store knows.
+ */
+static void keep_letter(struct worker *w, const struct task *t, const struct ending *end)
+{
+    char source[POSITION_TEXT_MAX];
+
+    position_format(w->topics, task_at(t), source);
+    intake_keep(w, t->body->job, reason_code(end->reason), end->message, source);
+}
+
 static void tell(const struct task *t, const struct ending *end)
 {
     if (end->state == STATE_SUCCEEDED)
@@ -171,6 +182,8 @@ void finish_task(struct worker *w, struct task *t, const struct ending *end)
     r->task = t;
     if (make_record(r, end, (size_t)w->config->limits_body_bytes + RECORD_EXTRA_BYTES) != 0)
         make_short_record(r, end);
+    if (r->state == STATE_FAILED)
+        keep_letter(w, t, end);
     job_step(t->body->job, state_end_event(r->state));
     body_drop_job(t->body);
     r->out.record.at.topic = TOPIC_COMPLETIONS;

@@ -82,6 +82,10 @@ int intake_start(struct worker *w, struct err *e);
 struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e);
 /* Publishes a record that is no job to the dead-letter topic, which finishes it. */
 void intake_bury(struct worker *w, const struct record *r, const char *whyz);
+/* Publishes a job that failed to the same topic, from which `genq dead redrive` takes it. Before
+ * its completion goes out. */
+void intake_keep(struct worker *w, const struct job *j, const char *codez, struct str message,
+                 const char *sourcez);
 
 /* ---- load.c: which waiting jobs are in memory ---- */
 void load_init(struct worker *w);

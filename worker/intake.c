@@ -20,29 +20,53 @@ static void on_letter_sent(struct outgoing *o, int code)
 {
     struct letter *l = (struct letter *)(void *)o;
 
-    (void)code;
+    if (code < 0 && code != ERR_CLOSED)
+        log_error("letter_refused", LS("id", o->record.key), LI("code", code));
     buf_release(&l->mem);
     free(l);
 }
 
-void intake_bury(struct worker *w, const struct record *r, const char *whyz)
+static struct letter *letter_new(void)
 {
     struct letter *l = xcalloc(1, sizeof *l);
+
+    buf_init(&l->mem, SIZE_MAX); /* what it holds is in memory: so is its copy, whole */
+    return l;
+}
+
+static void letter_send(struct worker *w, struct letter *l, struct position source)
+{
+    l->out.record.at.topic = TOPIC_DEAD;
+    l->out.record.source = source;
+    l->out.record.ts_ms = worker_wall_ms(w);
+    l->out.on_sent = on_letter_sent;
+    outbox_add(&w->outbox, &l->out);
+}
+
+void intake_bury(struct worker *w, const struct record *r, const char *whyz)
+{
+    struct letter *l = letter_new();
     char source[POSITION_TEXT_MAX];
     int rc;
 
     position_format(w->topics, r->at, source);
     log_warn("record_dead", LZ("at", source), LZ("why", whyz));
     metric_add(METRIC_RECORDS_DEAD, 1);
-    buf_init(&l->mem, SIZE_MAX); /* the record is in memory: so is its copy, whole */
     rc = envelope_dead(&l->out.record, r, whyz, source, &l->mem);
     assert(rc == 0);
     (void)rc;
-    l->out.record.at.topic = TOPIC_DEAD;
-    l->out.record.source = r->at;
-    l->out.record.ts_ms = worker_wall_ms(w);
-    l->out.on_sent = on_letter_sent;
-    outbox_add(&w->outbox, &l->out);
+    letter_send(w, l, r->at);
+}
+
+void intake_keep(struct worker *w, const struct job *j, const char *codez, struct str message,
+                 const char *sourcez)
+{
+    struct letter *l = letter_new();
+    int rc = envelope_failed(&l->out.record, j, codez, message, sourcez, &l->mem);
+
+    assert(rc == 0);
+    (void)rc;
+    letter_send(w, l, POSITION_NONE);
 }
 
 /* ---- jobs ---- */

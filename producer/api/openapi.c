@@ -58,6 +58,8 @@ static const struct {
     {"cost", "{\"type\":\"number\"}"},
     {"batch_line", "{\"type\":[\"integer\",\"null\"]}"},
     {"key_id", "{\"type\":[\"string\",\"null\"]}"},
+    {"redrive_of",
+     "{\"type\":\"string\",\"description\":\"The job that it repeats; where it is a redrive.\"}"},
     {"position", "{\"type\":\"string\",\"description\":\"Where the log has it; with 201 only.\"}"},
 };
 
@@ -96,6 +98,20 @@ static const struct {
     {"List", LIST_SCHEMA("{\"type\":\"object\"}")},
     {"Health", "{\"type\":\"object\",\"required\":[\"status\"],\"properties\":{\"status\":{"
                "\"type\":\"string\"},\"checks\":{\"type\":\"object\"}}}"},
+    {"Dead",
+     "{\"type\":\"object\",\"properties\":{\"object\":{\"const\":\"dead\"},\"position\":{"
+     "\"type\":\"string\"},\"at\":{\"type\":\"integer\",\"description\":\"ms since the epoch\"},"
+     "\"code\":{\"type\":\"string\"},\"reason\":{\"type\":\"string\"},\"source\":{\"type\":["
+     "\"string\",\"null\"]},\"job_id\":{\"type\":[\"string\",\"null\"]},\"tenant\":{\"type\":"
+     "\"string\"},\"model\":{\"type\":[\"string\",\"null\"]},\"queue\":{\"type\":[\"string\","
+     "\"null\"]},\"batch_id\":{\"type\":[\"string\",\"null\"]},\"bytes\":{\"type\":\"integer\"},"
+     "\"preview\":{\"type\":[\"string\",\"null\"]},\"can_redrive\":{\"type\":\"boolean\"},"
+     "\"redriven_as\":{\"type\":[\"string\",\"null\"]},\"result\":{\"enum\":[\"redriven\","
+     "\"would\",\"already\",\"refused\"],\"description\":\"Of a redrive, like id and error.\"},"
+     "\"id\":{\"type\":[\"string\",\"null\"]},\"error\":{\"type\":[\"string\",\"null\"]}}}"},
+    {"DeadList", LIST_SCHEMA("{\"$ref\":\"#/components/schemas/Dead\"}")},
+    {"Redrive", "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"model\":{"
+                "\"type\":\"string\"},\"options\":{\"type\":\"object\"}}}"},
     {"Any", "{\"type\":\"object\"}"},
 };
 
@@ -245,6 +261,9 @@ static const char *request_body(const struct route *r)
         return ",\"requestBody\":{\"required\":true,"
                "\"content\":{\"application/x-ndjson\":{\"schema\":"
                "{\"type\":\"string\"}}}}";
+    if (is(r->replyz, "DeadList") && is(r->methodz, "POST"))
+        return ",\"requestBody\":{\"required\":false,\"content\":{\"application/json\":{\"schema\":"
+               "{\"$ref\":\"#/components/schemas/Redrive\"}}}}";
     if (is(r->methodz, "POST"))
         return ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":"
                "{\"oneOf\":[{\"$ref\":\"#/components/schemas/Job\"},{\"type\":\"array\",\"items\":"

@@ -1,6 +1,10 @@
 #include "producer/api/routes.h"
 
 #define NO_PARAMS ((const char *const[]){NULL})
+/* The filters of dead letters. */
+#define DEAD_PARAMS \
+    "model", "code", "tenant", "queue", "batch_id", "job_id", "since", "until", "after", "before", \
+        "limit"
 #define PARAMS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 const struct route routes[] = {

@@ -186,6 +186,7 @@ void job_text_details(struct buf *b, const struct json *job)
     put_text(b, job, "priority", "priority");
     put_text(b, job, "batch", "batch_id");
     put_text(b, job, "custom_id", "custom_id");
+    put_text(b, job, "redrives", "redrive_of");
     put_time(b, job, "created", "created_at");
     put_time(b, job, "ended", "finished_at");
     put_timing(b, job);

@@ -28,7 +28,7 @@ const struct cli_option cli_globals[] = {
 
 /* Of the contract, and not in this version. */
 static const char *const unbuilt[] = {
-    "label", "eval", "explain", "models", "keys", "dead", "top", "doctor", "bench",
+    "label", "eval", "explain", "models", "keys", "top", "doctor", "bench",
 };
 
 bool cli_is_unbuilt(const char *namez)

@@ -251,8 +251,10 @@ class Judge:
             for off, key in db.rows(f'SELECT off, key FROM "{topic}"'):
                 if key not in waits:
                     self.violate("open", f"{topic}/{off} still waits: {key}")
+        failed = {who[1] for who, (state, _) in jobs.items() if state == "failed"}
         for off, key in db.rows('SELECT off, key FROM "genq.dead"'):
-            self.violate("open", f"genq.dead/{off}: {key}")
+            if key not in failed:
+                self.violate("open", f"genq.dead/{off}: {key}")
 
     def check_tables(self, db):
         for name, next_off, n_rows in db.rows("SELECT name, next_off, n_rows FROM log_topic"):

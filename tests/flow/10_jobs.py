@@ -397,7 +397,7 @@ def test_openapi():
         job = spec["components"]["schemas"]["Job"]["properties"]
         assert job["temperature"]["maximum"] == 2 and "webhook" not in job
         view = spec["components"]["schemas"]["JobView"]["properties"]
-        assert set(view) == MEMBERS | {"position"}, set(view) ^ MEMBERS
+        assert set(view) == MEMBERS | {"position", "redrive_of"}, set(view) ^ MEMBERS
         for path, methods in spec["paths"].items():  # all are served
             for method in methods:
                 reply = w.request(method.upper(), path.replace("{id}", "none"), limit_s=30) \

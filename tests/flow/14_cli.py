@@ -154,7 +154,7 @@ def test_one_role_alone_needs_kafka():
 
 
 def test_what_is_not_built_says_so():
-    for name in ("label", "eval", "explain", "models", "keys", "dead", "top", "doctor", "bench"):
+    for name in ("label", "eval", "explain", "models", "keys", "top", "doctor", "bench"):
         expect(genq(name), USAGE, "", "genq: '%s' is not built in this version" % name)
 
 

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -257,6 +258,50 @@ def test_a_bare_record_is_a_job():
         assert dead[0]["payload"] == "no job", dead
         headers = dict(dead[0]["headers"])
         assert headers["genq_reason"] and headers["genq_source"].startswith(topic), dead
+
+
+def letters_at(d, i, *arguments):
+    """What `genq dead …` tells of gateway i."""
+    done = subprocess.run([os.environ["GENQ"], "dead", *arguments, "--json", "--server",
+                           "http://127.0.0.1:%d" % d.gateways[i].port], capture_output=True,
+                          text=True, check=False, timeout=60)
+    assert done.returncode <= 1, done
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_dead_letters_are_listed_and_redriven_at_each_gateway():
+    with distributed(gateways=2) as d:
+        topic = "t%d.jobs.default.normal" % distributed.n
+        client = KafkaClient(KAFKA.servers)
+        client.produce(topic, ("k", "no job"))
+        bad = wait_for(lambda: letters_at(d, 1, "list"), "the record that is no job")[0]
+        assert bad["code"] == "malformed" and bad["preview"] == "no job" and bad["reason"], bad
+        assert bad["source"].startswith(topic + "/") and not bad["can_redrive"], bad
+        job = d.gateways[0].submit(id="a", model="none", prompt="key=again")
+        assert d.gateways[0].finished(job["id"])["error"]["code"] == "model_not_found"
+        wait_for(lambda: letters_at(d, 1, "list", "a"), "the job that failed, at the other gateway")
+        told = letters_at(d, 1, "redrive", "--set-model", "stub")
+        assert [x["result"] for x in told] == ["refused", "redriven"], told
+        again = letters_at(d, 0, "redrive", "a", "--set-model", "stub")
+        assert again[0]["id"] == told[1]["id"], (told, again)
+        for gateway in d.gateways:
+            wait_for(lambda g=gateway: g.get("/api/v1/jobs/" + told[1]["id"]).status == 200)
+            new = gateway.finished(told[1]["id"])
+            assert new["status"] == "succeeded" and new["redrive_of"] == "a", new
+        wait_for(lambda: letters_at(d, 0, "redrive", "a")[0]["result"] == "already")
+        # A job of an id that another has, from a client that no gateway saw.
+        d.engine.latency(2000)
+        for prompt in "key=first", "key=second":
+            client.produce(topic, ("c", json.dumps({"id": "c", "model": "stub", "prompt": prompt})))
+        twin = wait_for(lambda: letters_at(d, 0, "list", "--code", "id_conflict"), "the conflict")[0]
+        d.engine.latency(0)
+        new = letters_at(d, 0, "redrive", "--code", "id_conflict")[0]
+        assert twin["can_redrive"] and new["result"] == "redriven", (twin, new)
+        wait_for(lambda: d.gateways[0].get("/api/v1/jobs/" + new["id"]).status == 200)
+        assert d.gateways[0].finished(new["id"])["redrive_of"] == "c"
+        d.gateways[0].finished("c")
+        calls = sorted(line[3] for line in d.engine.events("recv"))
+        assert calls == ["again", "first", "second"], calls
 
 
 def outbox_while_kafka_is_away(config):

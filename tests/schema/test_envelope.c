@@ -181,6 +181,34 @@ TEST(a_dead_record_is_kept_whole)
     buf_release(&mem);
 }
 
+TEST(a_failed_job_is_kept_to_be_made_again)
+{
+    struct record r;
+    struct job j, again;
+    struct buf mem;
+
+    CHECK_INT(job_parse(&j, STR("{\"id\":\"a\",\"model\":\"m\",\"prompt\":\"p\",\"tenant\":\"t\"}"),
+                        true, NULL, NULL),
+              0);
+    buf_init(&mem, 1 << 12);
+    CHECK_INT(envelope_failed(&r, &j, "poison", STR("why"), "genq.jobs.default.low/0/3", &mem), 0);
+    CHECK_STR(r.key, "a");
+    CHECK_STR(header(&r, HEADER_TYPE), DEAD_JOB_TYPE);
+    CHECK_STR(header(&r, HEADER_EVENT_ID), "a.failed");
+    CHECK_STR(header(&r, HEADER_REASON), "poison: why");
+    CHECK_STR(header(&r, HEADER_STATUS), "failed");
+    CHECK_STR(header(&r, HEADER_SOURCE), "genq.jobs.default.low/0/3");
+    CHECK_STR(header(&r, HEADER_TENANT), "t");
+    CHECK_INT(job_parse(&again, r.value, true, NULL, NULL), 0);
+    CHECK_STR(again.body, "\"p\"");
+    job_release(&again);
+    buf_release(&mem);
+    buf_init(&mem, 20);
+    CHECK_INT(envelope_failed(&r, &j, "poison", STR("why"), "x", &mem), ERR_TOO_LARGE);
+    buf_release(&mem);
+    job_release(&j);
+}
+
 TEST(names_from_elsewhere_may_be_long) /* a foreign record's header becomes a tenant */
 {
     struct job j;

@@ -31,7 +31,7 @@ TEST(new_file_gets_the_tables_and_the_mark)
     CHECK_INT(schema_check(db, NULL), 0);
     CHECK_INT(schema_migrate(db, NULL), 0);
     CHECK_INT(one_int(db, "PRAGMA application_id"), 0x67656e71);
-    CHECK_INT(one_int(db, "PRAGMA user_version"), 1);
+    CHECK_INT(one_int(db, "PRAGMA user_version"), 2);
     CHECK_INT(one_int(db, "SELECT count(*) FROM job"), 0);
     CHECK_INT(one_int(db, "SELECT count(*) FROM fact"), 2);
     db_close(db);
