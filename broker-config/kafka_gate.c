@@ -83,7 +83,6 @@ void kafka_gate_renew(struct kafka_group *g)
 {
     int64_t now_ms = clock_boot_ms(), proven_ms = atomic_load(&g->gate.proven_ms);
     int64_t end_ms = proven_ms > 0 ? proven_ms + g->session_ms * 9 / 10 : 0;
-    bool is_sure;
 
     if (now_ms < g->lease_ms && atomic_load(&g->gate.is_joining) && end_ms < now_ms + JOINING_MS)
         end_ms = now_ms + JOINING_MS;
@@ -91,8 +90,14 @@ void kafka_gate_renew(struct kafka_group *g)
         g->lease_ms = end_ms;
     if (g->lease_told_ms)
         *g->lease_told_ms = g->lease_ms;
-    is_sure = now_ms < g->lease_ms;
+}
+
+void kafka_gate_tell(struct kafka_group *g)
+{
+    bool is_sure = kafka_gate_has_lease(g);
+
     if (is_sure != g->is_sure)
-        log_info(is_sure ? "group_sure" : "group_unsure", LI("unheard_ms", now_ms - proven_ms));
+        log_info(is_sure ? "group_sure" : "group_unsure",
+                 LI("unheard_ms", clock_boot_ms() - atomic_load(&g->gate.proven_ms)));
     g->is_sure = is_sure;
 }

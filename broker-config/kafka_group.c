@@ -252,6 +252,7 @@ static void on_tick(uv_timer_t *timer)
         rd_kafka_poll(g->plain, 0);
     kafka_group_store_stats(g);
     turn(g);
+    kafka_gate_tell(g);
 }
 
 static void on_again(uv_async_t *async)

@@ -84,7 +84,7 @@ struct kafka_group {
     struct kafka_gate gate;
     int64_t session_ms;
     int64_t lease_ms;       /* by clock_boot_ms: until when the partitions are surely ours, */
-    bool is_sure;           /* which they were in the last turn */
+    bool is_sure;           /* as was logged */
     int64_t *lease_told_ms; /* as broker.h says; NULL: nobody asks */
     bool is_committing, is_deleting;
     int64_t commit_at_ms;           /* not before, monotonic */
@@ -136,6 +136,8 @@ void kafka_gate_watch(struct kafka_gate *gate, rd_kafka_conf_t *conf);
 void kafka_gate_renew(struct kafka_group *g);
 /* Asked before each delivery. */
 bool kafka_gate_has_lease(const struct kafka_group *g);
+/* Logs that it began or ended. */
+void kafka_gate_tell(struct kafka_group *g);
 
 /* ---- kafka_commit.c ---- */
 /* Sends what has changed, unless a commit is on its way or must not be sent now. */

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -212,32 +213,39 @@ TEST(a_revoked_partition_waits_for_what_runs)
     site_release(&s);
 }
 
+static struct {
+    int before, pipes[2];
+} stuffed;
+
 /* Who logs now waits: librdkafka's thread does when it finds that the session is over. */
-static void stuff_stderr(int pipes[2])
+static void stuff_stderr(void)
 {
     static const char bytes[512];
 
-    CHECK_INT(pipe(pipes), 0);
-    CHECK_INT(fcntl(pipes[1], F_SETFL, O_NONBLOCK), 0);
-    while (write(pipes[1], bytes, sizeof bytes) > 0)
+    stuffed.before = dup(2);
+    CHECK_INT(pipe(stuffed.pipes), 0);
+    CHECK_INT(fcntl(stuffed.pipes[1], F_SETFL, O_NONBLOCK), 0);
+    while (write(stuffed.pipes[1], bytes, sizeof bytes) > 0)
         ;
-    CHECK_INT(fcntl(pipes[1], F_SETFL, 0), 0);
-    CHECK(dup2(pipes[1], 2) == 2);
+    CHECK_INT(fcntl(stuffed.pipes[1], F_SETFL, 0), 0);
+    CHECK(dup2(stuffed.pipes[1], 2) == 2);
 }
 
-static void free_stderr(int pipes[2], int before)
+static void on_alarm(int number)
 {
     static char bytes[65536];
 
-    CHECK(dup2(before, 2) == 2);
-    CHECK(read(pipes[0], bytes, sizeof bytes) > 0);
+    (void)number;
+    if (dup2(stuffed.before, 2) != 2 || read(stuffed.pipes[0], bytes, sizeof bytes) <= 0)
+        _exit(1);
 }
 
-/* Stops itself when 500 jobs have ended. Woken, it has room for more, and a turn of the loop comes
+/* Stops itself when 500 jobs have ended. Woken, it has room for more, and turns of the loop come
  * before librdkafka tells of the loss. */
 static void live_and_sleep(struct site *s)
 {
-    int pipes[2], before = dup(2);
+    static const struct itimerval soon = {.it_value = {.tv_usec = 200000}};
+    struct sigaction a = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
     struct member m;
 
     kafka_rig_connect(&s->k);
@@ -245,11 +253,11 @@ static void live_and_sleep(struct site *s)
     member_open(&m, s, 64, 5);
     member_subscribe(&m, JOBS);
     SITE_UNTIL(s, s->tally->n_ended >= 500 && !list_is_empty(&m.running));
-    stuff_stderr(pipes);
+    sigaction(SIGALRM, &a, NULL);
+    stuff_stderr();
     raise(SIGSTOP);
+    setitimer(ITIMER_REAL, &soon, NULL);
     member_end_all(&m);
-    site_run(s, 100);
-    free_stderr(pipes, before);
     for (;;)
         site_run(s, 1000);
 }
