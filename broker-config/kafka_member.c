@@ -166,7 +166,7 @@ void kafka_member_progress(struct kafka_group *g)
 
 /* ---- being given ---- */
 
-static void add_feed(struct kafka_group *g, const rd_kafka_topic_partition_t *p,
+static void add_feed(struct kafka_group *g, rd_kafka_topic_partition_t *p,
                      struct kafka_start *s)
 {
     rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(g->member, p->topic, p->partition);
@@ -174,10 +174,12 @@ static void add_feed(struct kafka_group *g, const rd_kafka_topic_partition_t *p,
     rd_kafka_queue_forward(queue, NULL); /* before the assign, so that nothing slips into `main` */
     s->topic = topics_find(g->topics, str_z(p->topic));
     s->partition = p->partition;
+    if (s->topic == TOPIC_SCHEDULED)
+        p->offset = RD_KAFKA_OFFSET_BEGINNING; /* whatever is committed */
     kafka_group_add_feed(g, s->topic, s->partition, false, queue);
 }
 
-static void on_assigned(struct kafka_group *g, const rd_kafka_topic_partition_list_t *list)
+static void on_assigned(struct kafka_group *g, rd_kafka_topic_partition_list_t *list)
 {
     struct kafka_check *check = NULL;
     size_t topic;
