@@ -264,6 +264,8 @@ static int set_group(rd_kafka_conf_t *conf, const struct config *c, struct err *
         rc = kafka_conf_default(conf, c, "session.timeout.ms", "10000", e);
     if (rc == 0)
         rc = kafka_conf_default(conf, c, "heartbeat.interval.ms", "500", e);
+    if (rc == 0) /* a partition whose queue was full waits for the idle ones' request to end */
+        rc = kafka_conf_default(conf, c, "fetch.wait.max.ms", "100", e);
     return rc ? rc : kafka_conf_default(conf, c, "queued.max.messages.kbytes", "2048", e);
 }
 

@@ -216,6 +216,56 @@ def test_a_record_that_was_moved_already_runs_once():
             assert len(gateway.get("/api/v1/jobs").json["data"]) == 21
 
 
+def jobs_written(d):
+    """How many records were ever put into the job topics."""
+    return sum(end for p in ("high", "normal", "low") for _, end in
+               d.kafka.client().offsets("%s.jobs.default.%s" % (d.prefix, p)).values())
+
+
+def test_what_was_moved_is_not_moved_again():
+    """A new owner reads the records that are over too, for nothing was compacted yet."""
+    with distributed() as d:
+        gateway, worker, ids = d.gateways[0], d.workers[0], ["o%d" % i for i in range(500)]
+        later(gateway, ids, now_ms() + 1000)
+        for i in ids:
+            gateway.finished(i)
+        wait_for(lambda: not table(d), "the tombstones")
+        assert jobs_written(d) == 500
+        for _ in range(2):
+            worker.stop()
+            worker.start()
+            later(gateway, ["p%d" % _], now_ms() + 100)
+            gateway.finished("p%d" % _)
+        assert jobs_written(d) == 502
+        assert len(d.engine.events("recv")) == 502
+
+
+def rss_kib(member):
+    with open("/proc/%d/status" % member.process.pid, encoding="utf-8") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+
+
+def test_many_cost_little_memory():
+    n = 100000
+    with distributed() as d:
+        worker, gateway, pad = d.workers[0], d.gateways[0], "x" * 1000
+        wait_for(lambda: "scheduled_read" in worker.said(), "the owner")
+        before = rss_kib(worker)
+        rows = [("w%d" % i, json.dumps({"id": "w%d" % i, "model": "stub", "prompt": pad,
+                                        "not_before": now_ms() + 3600000})) for i in range(n)]
+        d.kafka.client().produce("%s.scheduled" % d.prefix, *rows)
+        later(gateway, ["w"], now_ms() + 100)  # behind them all
+        gateway.finished("w")
+        each = (rss_kib(worker) - before) * 1024 / n
+        print("# %d bytes a job" % each)
+        assert each < 250, each
+        worker.kill()
+        later(gateway, ["v"], now_ms() + 100)
+        worker.start()
+        assert gateway.finished("v")["status"] == "succeeded"
+        assert len(d.engine.events("recv")) == 2
+
+
 def test_the_first_of_an_id_counts_and_tenants_have_their_own():
     with distributed() as d:
         client, topic, gateway = d.kafka.client(), "%s.scheduled" % d.prefix, d.gateways[0]
