@@ -6,7 +6,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
-from distributed import Distributed  # noqa: E402
+from distributed import Distributed, Member  # noqa: E402
 from genq import run, wait_for  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
 
@@ -133,6 +133,56 @@ def test_an_owner_killed_while_they_become_due():
         assert sorted(n) == sorted(ids)
         again = [i for i in n if n[i] > 1]
         assert len(again) <= in_flight + 64, (len(again), in_flight)
+        wait_for(lambda: not table(d), "the tombstones")
+
+
+def test_an_owner_that_stood_still():
+    """It was given up for dead; when it goes on, what it kept is another's, and over."""
+    with distributed(workers=2) as d:
+        gateway, ids = d.gateways[0], ["z%d" % i for i in range(200)]
+        later(gateway, ids, now_ms() + 9000)
+        owner = holder(d)
+        owner.pause()
+        for i in ids:
+            assert gateway.finished(i)["status"] == "succeeded"
+        owner.resume()
+        wait_for(lambda: "group_lost" in owner.said() or "group_revoked" in owner.said(), "the loss")
+        gateway.finished(gateway.submit(id="last", prompt="key=last")["id"])
+        wait_for(lambda: not table(d), "the tombstones")
+        assert calls(d) == {i: 1 for i in ids + ["last"]}
+
+
+def test_a_broker_that_is_away_when_they_are_due():
+    with distributed() as d:
+        gateway, broker, ids = d.gateways[0], KAFKA.brokers[0], ["b%d" % i for i in range(50)]
+        later(gateway, ids, now_ms() + 2000)
+        wait_for(lambda: "scheduled_read" in d.workers[0].said(), "the owner")
+        broker.pause()
+        time.sleep(4)
+        assert not calls(d)
+        broker.resume()
+        for i in ids:
+            assert gateway.finished(i)["status"] == "succeeded"
+        assert calls(d) == {i: 1 for i in ids}
+        wait_for(lambda: not table(d), "the tombstones")
+
+
+def test_both_roles_in_one_process():
+    with distributed(workers=0, gateways=0) as d:
+        both = Member(d, "up", "both", urls=[d.engine.url])
+        d.gateways.append(both)
+        both.start()
+        for id_, session in (("u", None), ("s", "one")):
+            body = {"id": id_, "session": session} if session else {"id": id_}
+            both.submit(prompt="key=" + id_, not_before=now_ms() + 1000, **body)
+        both.submit(id="gone", prompt="key=gone", not_before=now_ms() + 1000)
+        assert both.delete("/api/v1/jobs/gone").status == 202
+        both.kill()
+        both.start()
+        for id_ in ("u", "s"):
+            assert both.finished(id_)["status"] == "succeeded"
+        assert both.finished("gone")["status"] == "cancelled"
+        assert calls(d) == {"u": 1, "s": 1}
         wait_for(lambda: not table(d), "the tombstones")
 
 
