@@ -166,8 +166,7 @@ void kafka_member_progress(struct kafka_group *g)
 
 /* ---- being given ---- */
 
-static void add_feed(struct kafka_group *g, rd_kafka_topic_partition_t *p,
-                     struct kafka_start *s)
+static void add_feed(struct kafka_group *g, rd_kafka_topic_partition_t *p, struct kafka_start *s)
 {
     rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(g->member, p->topic, p->partition);
 
