@@ -268,14 +268,15 @@ static void restore(struct worker *w, const struct record *r)
 
 /* ---- reading ---- */
 
-/* What is not there any more was cancelled; or its record has come again, and stands elsewhere. */
+/* What was read after a stall may be another worker's by now. What is not there any more was
+ * cancelled; or its record has come again, and stands elsewhere. */
 static void settle(struct lookup *l, size_t i)
 {
     struct entry *entry = l->entries[i];
 
     if (entry->state == DUE_MOVING)
         return;
-    if (l->read.code && entry->state != DUE_GONE)
+    if ((l->read.code || !broker_has_lease(l->w->broker)) && entry->state != DUE_GONE)
         wait_until(l->w, entry, worker_wall_ms(l->w) + RETRY_MS);
     else if (entry->offset != l->offsets[i] && entry->state != DUE_GONE)
         ready(l->w, entry);
@@ -289,7 +290,7 @@ static void on_found(struct lookup *l, size_t i, const struct record *r)
 
     if (!entry)
         restore(l->w, r);
-    else if (entry->state != DUE_GONE)
+    else if (entry->state != DUE_GONE && broker_has_lease(l->w->broker))
         move(l->w, r, entry);
 }
 
@@ -365,7 +366,7 @@ static void read_group(struct worker *w)
 void due_flush(struct worker *w)
 {
     while (!list_is_empty(&w->due.ready) && w->due.n_out < OUT_MAX && !w->is_stopping &&
-           !w->due.is_behind && w->is_control_read)
+           !w->due.is_behind && w->is_control_read && broker_has_lease(w->broker))
         read_group(w);
     outbox_flush(&w->due.outbox);
 }
