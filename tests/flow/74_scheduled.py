@@ -64,6 +64,14 @@ def table(d):
     return {key: value for key, value in rows.items() if value}
 
 
+def is_empty(d):
+    """False also while a broker that was away has not taken its partitions back."""
+    try:
+        return not table(d)
+    except AssertionError:
+        return False
+
+
 def status(gateway, id_, tenant="default"):
     reply = gateway.get("/api/v1/jobs/%s?tenant=%s" % (id_, tenant))
     return reply.status == 200 and reply.json["status"]
@@ -164,7 +172,7 @@ def test_a_broker_that_is_away_when_they_are_due():
         for i in ids:
             assert gateway.finished(i)["status"] == "succeeded"
         assert calls(d) == {i: 1 for i in ids}
-        wait_for(lambda: not table(d), "the tombstones")
+        wait_for(lambda: is_empty(d), "the tombstones")
 
 
 def test_both_roles_in_one_process():
