@@ -9,6 +9,10 @@
  * takes the place of is finished with broker_finish. Records of completions and meta stay: finishing
  * one only opens the window; records of dead go when finished.
  *
+ * `scheduled` in a shared log is a table: a record holds until a later one of its key, and one
+ * without a value takes it away. Nobody counts who finished what there: whoever gets a partition is
+ * given all of it, from the oldest record on and without a window, and finishing does nothing.
+ *
  * The hook. Where store and log share one database (embedded), the driver calls `apply` for every
  * record inside the append's transaction. */
 #pragma once
@@ -69,7 +73,8 @@ struct subscription {
     /* Records in offset order per partition, on the loop's thread. Bytes are valid during the call. */
     void (*on_records)(void *data, const struct record *records, size_t n);
     /* All that was in the topic at the time of subscribing has been delivered (or the window is
-     * full). Once a topic. NULL allowed. */
+     * full). Once a topic; of a table (`scheduled` in a shared log) also after each on_given. NULL
+     * allowed. */
     void (*on_caught_up)(void *data, int topic);
     /* Records cannot be read; the driver goes on trying, and tells each time. ERR_CORRUPT: they
      * never will be. NULL allowed. */
@@ -80,6 +85,8 @@ struct subscription {
      * records are still being worked on, and may be finished for a while. They may come again,
      * here too. NULL: none ever are. */
     size_t (*on_revoked)(void *data, int topic, int partition);
+    /* A table's partition comes to this process: all of it follows. NULL allowed. */
+    void (*on_given)(void *data, int topic, int partition);
     /* In a shared log, before records of a partition come that another process may have had: a job
      * that ended lately, which may come again, under its name, from a client that repeated it. One
      * subscription of those that ask for it is told. NULL allowed. */

@@ -18,6 +18,12 @@ struct count {
     int64_t n_read, n_found;
 };
 
+/* Of `scheduled` nothing is committed: it starts at its oldest record. */
+static bool is_committed(const struct kafka_start *s)
+{
+    return s->topic != TOPIC_SCHEDULED;
+}
+
 /* ---- commits ---- */
 
 static void take_commit(struct kafka_start *s, const rd_kafka_topic_partition_t *p)
@@ -49,7 +55,7 @@ static rd_kafka_resp_err_t read_commits(const struct topics *t, struct kafka_che
         p = rd_kafka_topic_partition_list_find(list, topics_name(t, check->starts[i].topic),
                                                check->starts[i].partition);
         err = p ? p->err : RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
-        if (!err)
+        if (!err && is_committed(&check->starts[i]))
             take_commit(&check->starts[i], p);
     }
     rd_kafka_topic_partition_list_destroy(list);
@@ -65,7 +71,7 @@ static void note_source(struct kafka_check *check, struct position source, struc
 
     for (i = 0; i < check->n; i++) {
         s = &check->starts[i];
-        if (s->topic == source.topic && s->partition == source.partition &&
+        if (is_committed(s) && s->topic == source.topic && s->partition == source.partition &&
             !offsets_done_has(&s->done, source.offset))
             count->n_found += offsets_done_add(&s->done, source.offset, source.offset + 1);
     }
@@ -142,11 +148,15 @@ static rd_kafka_resp_err_t read_completions(struct kafka_reader *r, const struct
 
     for (i = 0; i < check->n && !err; i++) {
         s = &check->starts[i];
+        if (!is_committed(s))
+            continue;
         if (s->feed_end > end) /* another topic of that name */
             s->feed_end = 0;
         if (s->feed_end < from)
             from = s->feed_end;
     }
+    if (from > end) /* of `scheduled` alone: the recent ones */
+        from = end;
     from = from > RECENT ? from - RECENT : 0;
     if (!err && !HOOK_SKIP("takeover"))
         err = scan(r, t, check, from > first ? from : first, end, count);

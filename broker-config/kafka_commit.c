@@ -193,7 +193,7 @@ void kafka_commit_tick(struct kafka_group *g)
 
     for (node = g->feeds.next; node != &g->feeds; node = node->next) {
         f = LIST_ENTRY(node, struct kafka_feed, node);
-        if (f->state == FEED_ON && !f->is_plain && !kafka_feed_is_dirty(f) &&
+        if (f->state == FEED_ON && !f->is_plain && !f->is_table && !kafka_feed_is_dirty(f) &&
             feed_end(g, f) - f->committed_end > IDLE_COMPLETIONS)
             f->n_changes++;
     }

@@ -13,6 +13,7 @@ struct kafka_feed *kafka_feed_new(int topic, int32_t partition, bool is_plain,
     f->topic = topic;
     f->partition = partition;
     f->is_plain = is_plain;
+    f->is_table = topic == TOPIC_SCHEDULED;
     f->queue = queue;
     f->committed_low = -1;
     return f;
@@ -114,7 +115,10 @@ void kafka_feed_take(struct kafka_feed *f, struct kafka_batch *b)
 
     for (i = 0; i < b->n; i++) {
         offsets_take(&f->offsets, b->records[i].at.offset);
-        if (offsets_done_has(&f->done, b->records[i].at.offset)) {
+        if (f->is_table) {
+            offsets_finish(&f->offsets, b->records[i].at.offset); /* which just moves on */
+            b->records[b->n_records++] = b->records[i];
+        } else if (offsets_done_has(&f->done, b->records[i].at.offset)) {
             offsets_finish(&f->offsets, b->records[i].at.offset);
             f->n_changes++;
         } else if (!b->is_owed[i]) {
@@ -144,7 +148,7 @@ bool kafka_feed_finish(struct kafka_feed *f, int64_t offset)
 {
     bool is_new;
 
-    if (f->state == FEED_LEAVING)
+    if (f->state == FEED_LEAVING || f->is_table)
         return false;
     if (f->state == FEED_CHECKING) {
         f->early = xrealloc(f->early, (f->n_early + 1) * sizeof *f->early);

@@ -31,6 +31,7 @@ struct kafka_feed {
     int topic;
     int32_t partition;
     bool is_plain;
+    bool is_table; /* of `scheduled`: all of it is delivered, and none of it committed */
     enum kafka_feed_state state;
     uint64_t serial;         /* its check's: tells it from a feed that had the partition before */
     rd_kafka_queue_t *queue; /* of its messages alone */

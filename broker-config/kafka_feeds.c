@@ -58,10 +58,16 @@ void kafka_group_remove_feed(struct kafka_group *g, struct kafka_feed *f)
 
 static void start_feed(struct kafka_group *g, struct kafka_feed *f, struct kafka_start *s)
 {
-    rd_kafka_topic_t *reader = g->topic[f->topic].reader;
+    struct kafka_topic *t = &g->topic[f->topic];
+    rd_kafka_topic_t *reader = t->reader;
     int64_t low = s->low;
 
     kafka_feed_start(f, s);
+    if (f->is_table) {
+        t->is_caught_up = false;
+        if (t->s.on_given)
+            t->s.on_given(t->s.data, f->topic, f->partition);
+    }
     if (f->is_plain && rd_kafka_consume_start_queue(reader, f->partition, low, f->queue) != 0)
         kafka_group_set_health(g, rd_kafka_last_error(), topics_name(g->topics, f->topic));
 }

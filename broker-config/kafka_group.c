@@ -144,7 +144,7 @@ static void deliver(struct kafka_group *g, struct kafka_feed *f)
     size_t i;
 
     kafka_feed_fetch(f, g->topics, b);
-    for (i = 0; i < b->n && !f->is_plain; i++)
+    for (i = 0; i < b->n && !f->is_plain && !f->is_table; i++)
         b->is_owed[i] = kafka_publisher_owes(g->publisher, b->records[i].at);
     kafka_group_apply_notes(g); /* after it: what is owed no more has been noted */
     kafka_feed_take(f, b);

@@ -166,18 +166,19 @@ void kafka_member_progress(struct kafka_group *g)
 
 /* ---- being given ---- */
 
-static void add_feed(struct kafka_group *g, const rd_kafka_topic_partition_t *p,
-                     struct kafka_start *s)
+static void add_feed(struct kafka_group *g, rd_kafka_topic_partition_t *p, struct kafka_start *s)
 {
     rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(g->member, p->topic, p->partition);
 
     rd_kafka_queue_forward(queue, NULL); /* before the assign, so that nothing slips into `main` */
     s->topic = topics_find(g->topics, str_z(p->topic));
     s->partition = p->partition;
+    if (s->topic == TOPIC_SCHEDULED)
+        p->offset = RD_KAFKA_OFFSET_BEGINNING; /* whatever is committed */
     kafka_group_add_feed(g, s->topic, s->partition, false, queue);
 }
 
-static void on_assigned(struct kafka_group *g, const rd_kafka_topic_partition_list_t *list)
+static void on_assigned(struct kafka_group *g, rd_kafka_topic_partition_list_t *list)
 {
     struct kafka_check *check = NULL;
     size_t topic;
@@ -262,6 +263,8 @@ static int set_group(rd_kafka_conf_t *conf, const struct config *c, struct err *
         rc = kafka_conf_default(conf, c, "session.timeout.ms", "10000", e);
     if (rc == 0)
         rc = kafka_conf_default(conf, c, "heartbeat.interval.ms", "500", e);
+    if (rc == 0) /* a partition whose queue was full waits for the idle ones' request to end */
+        rc = kafka_conf_default(conf, c, "fetch.wait.max.ms", "100", e);
     return rc ? rc : kafka_conf_default(conf, c, "queued.max.messages.kbytes", "2048", e);
 }
 

@@ -64,8 +64,6 @@ int submission_add(struct submission *s, const struct gateway *g, struct job *j,
     if (topic < 0)
         return err_set(e, ERR_INVALID, "'queue': the config has no queue '%.*s'",
                        STR_ARG(j->queue));
-    if (j->not_before > j->created_at && broker_is_shared(g->broker))
-        return err_set(e, ERR_INVALID, "'not_before' is not built yet with broker.kind kafka");
     if (j->not_before > j->created_at)
         topic = TOPIC_SCHEDULED;
     /* Before the envelope, which looks at it: a scheduled job is keyed by its id. */

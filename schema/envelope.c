@@ -72,7 +72,28 @@ static int set_value(struct record *r, size_t start, size_t room, struct buf *me
 /* A bound on the bytes of the key and all headers but the source. */
 static size_t headers_room(const struct job *j)
 {
-    return 2 * j->id.n + j->session.n + j->tenant.n + j->model.n + j->batch_id.n + FIXED_ROOM;
+    return 2 * j->id.n + j->session.n + 2 * j->tenant.n + j->model.n + j->batch_id.n + FIXED_ROOM;
+}
+
+struct str scheduled_key(struct str tenant, struct str id, struct buf *mem)
+{
+    size_t at = mem->n;
+
+    if (tenant.p && !str_eqz(tenant, "default")) {
+        buf_adds(mem, tenant);
+        buf_addc(mem, '/');
+    }
+    buf_adds(mem, id);
+    return mem->is_over ? STR_NONE : str_of(mem->p + at, mem->n - at);
+}
+
+void scheduled_name(struct str key, struct str *tenant, struct str *id)
+{
+    const char *slash = key.n ? memchr(key.p, '/', key.n) : NULL; /* in no name */
+    size_t n = slash ? (size_t)(slash - key.p) : 0;
+
+    *tenant = slash ? str_of(key.p, n) : STR("default");
+    *id = slash ? str_of(slash + 1, key.n - n - 1) : key;
 }
 
 size_t envelope_room(const struct job *j)
@@ -91,8 +112,10 @@ int envelope_job(struct record *r, const struct job *j, struct buf *mem, struct 
     rc = set_value(r, start, headers_room(j), mem, e);
     if (rc)
         return rc;
-    /* The scheduled topic is compacted by its key, so there it must be the job's own. */
-    r->key = put(mem, j->session.p && j->state != STATE_SCHEDULED ? j->session : j->id);
+    if (j->state == STATE_SCHEDULED)
+        r->key = scheduled_key(j->tenant, j->id, mem);
+    else
+        r->key = put(mem, j->session.p ? j->session : j->id);
     put_event(r, STR("genq.job.v1"), j->id, "job", mem);
     put_time(r, j->created_at, mem);
     put_job_headers(r, j, mem);

@@ -8,8 +8,15 @@
  * `source` are the caller's. All bytes are appended to mem, which must keep its memory until r was
  * published: a mem that holds several records must not be added to between, unless built with
  * buf_reserve beforehand — use one mem per record, or envelope_room(). The key is the session, or the
- * job's id where there is none or the job's state is scheduled. ERR_TOO_LARGE: past mem's ceiling. */
+ * job's id where there is none; of a job in state scheduled it is scheduled_key. ERR_TOO_LARGE: past
+ * mem's ceiling. */
 int envelope_job(struct record *r, const struct job *j, struct buf *mem, struct err *e);
+
+/* The scheduled topic is compacted by its keys, so each job has its own: its id, and where its tenant
+ * is not `default` the tenant and a slash before it. Appended to mem. */
+struct str scheduled_key(struct str tenant, struct str id, struct buf *mem);
+/* And back; both point into key. */
+void scheduled_name(struct str key, struct str *tenant, struct str *id);
 
 /* A bound on the bytes that envelope_job appends. */
 size_t envelope_room(const struct job *j);

@@ -96,6 +96,7 @@ static void cancel(struct worker *w, struct str tenant, struct str id)
 
     if (broker_is_shared(w->broker))
         settled_add(&w->settled, tenant, id); /* its record may come yet */
+    due_cancel(w, tenant, id);
     for (; t; t = next) {
         next = tasks_find(&w->tasks, hash, t);
         if (is_job(t, tenant, id))

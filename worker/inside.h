@@ -1,5 +1,6 @@
 /* The inside of struct worker, for the files of this folder that are its roles. One loop thread. */
 #pragma once
+#include "base/map.h"
 #include "worker/alarm.h"
 #include "worker/journal.h"
 #include "worker/outbox.h"
@@ -21,10 +22,13 @@ struct loader {
 
 /* Scheduled jobs: due.c. */
 struct due {
-    struct alarms alarms;
-    struct list ready; /* due, to be read at the end of the turn */
+    struct map names;     /* entries, by tenant and id */
+    struct alarms alarms; /* those that wait */
+    struct list ready;    /* due, to be read at the end of the turn */
+    bool is_behind;       /* a partition has come, and was not read to its end yet */
     int n_reads;
-    size_t n_out; /* being read, or on their way to the log */
+    size_t n_out;         /* being read, or on their way to the log */
+    struct outbox outbox; /* of its own: nothing here is to be kept on this machine's disk */
 };
 
 struct worker {
@@ -152,4 +156,6 @@ int cancel_start(struct worker *w, struct err *e);
 void due_init(struct worker *w);
 int due_start(struct worker *w, struct err *e);
 void due_flush(struct worker *w); /* at the end of a turn */
+/* The job waits here no more: it was cancelled. */
+void due_cancel(struct worker *w, struct str tenant, struct str id);
 void due_release(struct worker *w);

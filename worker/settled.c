@@ -18,7 +18,7 @@ void settled_release(struct settled *s)
     settled_init(s);
 }
 
-static struct settled_key key_of(struct str tenant, struct str id)
+struct settled_key settled_key(struct str tenant, struct str id)
 {
     uint8_t digest[SHA256_LEN];
     struct settled_key k;
@@ -52,7 +52,7 @@ static bool has(struct settled_key *slots, struct settled_key k)
 
 void settled_add(struct settled *s, struct str tenant, struct str id)
 {
-    struct settled_key k = key_of(tenant, id), *slot;
+    struct settled_key k = settled_key(tenant, id), *slot;
 
     if (s->n_young == SETTLED_MAX) {
         free(s->old);
@@ -73,6 +73,6 @@ bool settled_has(const struct settled *s, struct str tenant, struct str id)
 
     if (!s->young && !s->old)
         return false;
-    k = key_of(tenant, id);
+    k = settled_key(tenant, id);
     return has(s->young, k) || has(s->old, k);
 }

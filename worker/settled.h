@@ -17,6 +17,7 @@ struct settled {
     size_t n_young;
 };
 
+struct settled_key settled_key(struct str tenant, struct str id);
 void settled_init(struct settled *s);
 void settled_release(struct settled *s);
 void settled_add(struct settled *s, struct str tenant, struct str id);

@@ -56,7 +56,7 @@ void worker_read_failed(void *worker, int code)
 static bool is_at_rest(const struct worker *w)
 {
     return w->n_runs == 0 && outbox_count(&w->outbox) == 0 && w->loader.n_reads == 0 &&
-           w->due.n_reads == 0;
+           outbox_count(&w->due.outbox) == 0 && w->due.n_reads == 0;
 }
 
 /* May free w. */
@@ -193,6 +193,7 @@ static void on_grace_over(uv_timer_t *timer)
     struct worker *w = timer->data;
 
     outbox_drop(&w->outbox);
+    outbox_drop(&w->due.outbox);
 }
 
 static void break_off(struct worker *w)
@@ -200,6 +201,8 @@ static void break_off(struct worker *w)
     run_abort_all(w);
     if (w->outbox.backoff_ms > 0)
         outbox_drop(&w->outbox);
+    if (w->due.outbox.backoff_ms > 0)
+        outbox_drop(&w->due.outbox);
     uv_timer_start(&w->drain, on_grace_over, GRACE_MS, 0);
 }
 
@@ -256,6 +259,7 @@ static void close_handles(struct worker *w)
         (uv_handle_t *)&w->not_before.timer,
         (uv_handle_t *)&w->deadlines.timer,
         (uv_handle_t *)&w->due.alarms.timer,
+        (uv_handle_t *)&w->due.outbox.timer,
     };
     size_t i;
 

@@ -184,6 +184,43 @@ def test_a_cancelled_job_never_runs():
         assert worker.metric("genq_jobs_waiting") == 0
 
 
+def later(gateway, ids, ms):
+    body = [{"model": "stub", "prompt": "key=" + i, "id": i,
+             "not_before": int(time.time() * 1000) + ms} for i in ids]
+    reply = gateway.post("/api/v1/jobs", body)
+    assert reply.status == 200 and all(j["status"] == "scheduled" for j in reply.json["data"]), reply
+
+
+def test_a_scheduled_job_waits_for_its_time():
+    """Everywhere it is seen as scheduled, others do not wait for it, and a cancelled one never runs."""
+    with distributed(gateways=2) as d:
+        one, two = d.gateways
+        later(one, ["far%d" % i for i in range(1000)], 3600000)
+        due = time.monotonic() * 1e6 + 3e6
+        later(one, ["due", "gone"], 3000)
+        one.finished(one.submit(prompt="key=now")["id"])
+        wait_for(lambda: two.get("/api/v1/jobs/gone").status == 200)
+        assert two.get("/api/v1/jobs/due").json["status"] == "scheduled"
+        assert two.delete("/api/v1/jobs/gone").status == 202
+        assert two.finished("due")["status"] == "succeeded"
+        assert one.finished("gone")["status"] == "cancelled"
+        came = {e[3]: int(e[0]) for e in d.engine.events("recv")}
+        assert sorted(came) == ["due", "now"] and len(d.engine.events("recv")) == 2, came
+        assert came["due"] >= due, (came, due)
+
+
+def test_scheduled_jobs_outlive_their_worker():
+    with distributed() as d:
+        gateway, worker, ids = d.gateways[0], d.workers[0], ["l%d" % i for i in range(50)]
+        later(gateway, ids, 3000)
+        wait_for(lambda: "scheduled_read" in worker.said(), "the owner")
+        worker.kill()
+        worker.start()
+        for i in ids:
+            assert gateway.finished(i)["status"] == "succeeded"
+        assert sorted(e[3] for e in d.engine.events("recv")) == sorted(ids)
+
+
 def test_a_killed_workers_jobs_run_elsewhere():
     with distributed(workers=2, stub=["--latency-ms", "300"]) as d:
         gateway = d.gateways[0]

@@ -64,6 +64,26 @@ TEST(the_key_of_a_session)
     buf_release(&mem);
 }
 
+TEST(the_key_of_a_scheduled_job_is_its_own)
+{
+    struct str tenant, id;
+    struct buf mem;
+
+    buf_init(&mem, 64);
+    CHECK_STR(scheduled_key(STR("default"), STR("a"), &mem), "a");
+    CHECK_STR(scheduled_key(STR_NONE, STR("a"), &mem), "a");
+    CHECK_STR(scheduled_key(STR("t"), STR("a"), &mem), "t/a");
+    scheduled_name(STR("a"), &tenant, &id);
+    CHECK_STR(tenant, "default");
+    CHECK_STR(id, "a");
+    scheduled_name(STR("t/a"), &tenant, &id);
+    CHECK_STR(tenant, "t");
+    CHECK_STR(id, "a");
+    scheduled_name(STR_NONE, &tenant, &id);
+    CHECK_INT(id.n, 0);
+    buf_release(&mem);
+}
+
 TEST(many_records_in_one_memory)
 {
     struct job j;
