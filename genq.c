@@ -11,6 +11,7 @@ static void *start(const struct gateway *g, uv_loop_t *loop, struct err *e)
         .topics = g->topics,
         .broker = g->broker,
         .live = g->live,
+        .has_store = g->store != NULL,
         .nodes = g->nodes,
         .loop = loop,
     };

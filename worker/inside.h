@@ -36,6 +36,7 @@ struct worker {
     const struct topics *topics;
     struct broker *broker;
     struct live *live;
+    bool has_store;
     uv_loop_t *loop;
     uint64_t *topic_hashes; /* by topic, for the journal */
 

@@ -236,6 +236,8 @@ static void leave(struct task *t, void *data)
         l->n_busy++;
         return;
     }
+    if (!l->w->has_store && t->body && t->body->job)
+        live_end(l->w->live, t->body->job->tenant, t->body->job->id);
     waiting_detach(l->w, t);
     waiting_forget(l->w, t);
 }

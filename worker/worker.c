@@ -169,6 +169,7 @@ struct worker *worker_start(const struct worker_options *o, struct err *e)
     w->topics = o->topics;
     w->broker = o->broker;
     w->live = o->live;
+    w->has_store = o->has_store;
     w->loop = o->loop;
     id_random(&w->random, sizeof w->random);
     w->random |= 1;

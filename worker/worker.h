@@ -13,6 +13,7 @@ struct worker_options {
     const struct topics *topics;
     struct broker *broker;
     struct live *live;
+    bool has_store;      /* one in this process tells `live` of ends; else the worker does */
     struct nodes *nodes; /* as many as config->n_engines */
     uv_loop_t *loop;
 };

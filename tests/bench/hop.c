@@ -1,5 +1,6 @@
-/* What a hop over Kafka takes by itself: hop SERVERS TOPIC [N]. One record at a time, 30 ms apart, from
- * produce to the consumer that waits for it, on a topic of one partition. Prints the median in ms. */
+/* What a hop over Kafka takes by itself: hop SERVERS TOPIC [N]. One record at a time, 30 ms apart,
+ * from produce to the consumer that waits for it, on a topic of one partition. Prints the median in
+ * ms. */
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>

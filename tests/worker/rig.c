@@ -143,7 +143,8 @@ void rig_start_worker(struct rig *r)
 {
     struct worker_options o = {.config = r->config,
                                .topics = r->topics,
-                               .live = r->live,
+                               .live = r->worker_live ? r->worker_live : r->live,
+                               .has_store = !r->worker_live,
                                .nodes = r->nodes,
                                .loop = &r->loop};
     struct err e = {0};

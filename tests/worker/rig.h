@@ -13,6 +13,7 @@ struct rig {
     struct config *config;
     struct topics *topics;
     struct live *live;
+    struct live *worker_live; /* a case's own; NULL: the worker shares `live` with the store */
     struct nodes *nodes;
     struct store_writer *store;
     struct broker *broker;

@@ -68,6 +68,27 @@ TEST(many_jobs_end_once_each)
     close_bench(&b);
 }
 
+TEST(a_worker_without_a_store_forgets_what_has_ended)
+{
+    struct live_view view;
+    struct bench b;
+    char id[8];
+    int i;
+
+    open_bench(&b, fast, "");
+    b.r.worker_live = live_new(1 << 20);
+    rig_submit_many(&b.r, "j", 50, "\"model\":\"stub\"");
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 50);
+    rig_stop_worker(&b.r, 5000);
+    for (i = 0; i < 50; i++) {
+        snprintf(id, sizeof id, "j%d", i);
+        CHECK(!live_get(b.r.worker_live, STR("default"), str_z(id), &view));
+    }
+    live_free(b.r.worker_live);
+    close_bench(&b);
+}
+
 TEST(bodies_beyond_prefetch_are_read_again_in_order)
 {
     struct bench b;
