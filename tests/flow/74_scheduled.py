@@ -150,6 +150,8 @@ def test_an_owner_that_stood_still():
         gateway, ids = d.gateways[0], ["z%d" % i for i in range(200)]
         later(gateway, ids, now_ms() + 9000)
         owner = holder(d)
+        wait_for(lambda: "scheduled_read" in owner.said() and
+                 all("group_takeover" in w.said() for w in d.workers), "the take-over")
         owner.pause()
         for i in ids:
             assert gateway.finished(i)["status"] == "succeeded"
