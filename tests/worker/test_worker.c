@@ -72,7 +72,7 @@ TEST(a_worker_without_a_store_forgets_what_has_ended)
 {
     struct live_view view;
     struct bench b;
-    char id[8];
+    char id[16];
     int i;
 
     open_bench(&b, fast, "");
