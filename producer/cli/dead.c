@@ -4,21 +4,6 @@
 #define ANSWER_MAX_BYTES ((size_t)256 << 20)
 enum { CALL_MS = 60000, PATH_MAX_BYTES = 16384, PAGE = 200 };
 
-/* A date alone is its first moment, UTC. */
-static void put_time(struct buf *path, const char *namez, const char *valuez)
-{
-    struct buf full;
-
-    if (!valuez)
-        return;
-    buf_init(&full, 256);
-    buf_addz(&full, valuez);
-    if (strlen(valuez) == 10 && valuez[4] == '-' && valuez[7] == '-')
-        buf_addz(&full, "T00:00:00Z");
-    follow_put_query(path, namez, full.p);
-    buf_release(&full);
-}
-
 /* Where the next page begins, and where all end. */
 struct cursors {
     int64_t next, end; /* -1: nowhere; not known yet */
@@ -37,8 +22,8 @@ static void put_filters(const struct cli *c, struct buf *path, const struct curs
     follow_put_query(path, "tenant", cli_get(c, "--tenant"));
     follow_put_query(path, "queue", cli_get(c, "--queue"));
     follow_put_query(path, "batch_id", cli_get(c, "--batch"));
-    put_time(path, "since", cli_get(c, "--since"));
-    put_time(path, "until", cli_get(c, "--until"));
+    follow_put_time(path, "since", cli_get(c, "--since"));
+    follow_put_time(path, "until", cli_get(c, "--until"));
     if (cli_has(c, "--dry-run"))
         buf_addz(path, "&dry_run=true");
 }

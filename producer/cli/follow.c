@@ -99,6 +99,20 @@ void follow_put_query(struct buf *b, const char *namez, const char *valuez)
     cli_escape(b, str_z(valuez));
 }
 
+void follow_put_time(struct buf *b, const char *namez, const char *valuez)
+{
+    struct buf full;
+
+    if (!valuez)
+        return;
+    buf_init(&full, strlen(valuez) + 16); /* whole: a filter that is cut would find too much */
+    buf_addz(&full, valuez);
+    if (strlen(valuez) == 10 && valuez[4] == '-' && valuez[7] == '-')
+        buf_addz(&full, "T00:00:00Z");
+    follow_put_query(b, namez, full.p);
+    buf_release(&full);
+}
+
 static void put_wait(struct buf *path, const struct follow *f)
 {
     int64_t left = follow_left_ms(f);

@@ -33,3 +33,5 @@ int follow_job(struct follow *f, const char *idz, const char *tenantz, struct bu
 void follow_put_path(struct buf *b, const char *kindz, const char *idz);
 /* Appends "?name=value" (or "&…" where there is a query already); nothing when valuez is NULL. */
 void follow_put_query(struct buf *b, const char *namez, const char *valuez);
+/* The same with a time; a date alone is its first moment, UTC. */
+void follow_put_time(struct buf *b, const char *namez, const char *valuez);

@@ -8,21 +8,6 @@
 #define ANSWER_MAX_BYTES ((size_t)256 << 20)
 enum { GET_MS = 60000, PATH_MAX_BYTES = 16384, COLUMNS_MAX = 32 };
 
-/* A date alone is its first moment, UTC. */
-static void put_time(struct buf *path, const char *namez, const char *valuez)
-{
-    struct buf full;
-
-    if (!valuez)
-        return;
-    buf_init(&full, 256);
-    buf_addz(&full, valuez);
-    if (strlen(valuez) == 10 && valuez[4] == '-' && valuez[7] == '-')
-        buf_addz(&full, "T00:00:00Z");
-    follow_put_query(path, namez, full.p);
-    buf_release(&full);
-}
-
 /* ---- the table ---- */
 
 static void add_head(struct table *t, const struct json *row)
@@ -121,11 +106,13 @@ static int run(struct cli *c)
     buf_init(&answer, ANSWER_MAX_BYTES);
     buf_addf(&path, "/api/v1/usage?format=%s", cli_has(c, "--csv") ? "csv" : "json");
     follow_put_query(&path, "group_by", cli_get(c, "--by"));
-    put_time(&path, "from", cli_get(c, "--from"));
-    put_time(&path, "to", cli_get(c, "--to"));
+    follow_put_time(&path, "from", cli_get(c, "--from"));
+    follow_put_time(&path, "to", cli_get(c, "--to"));
     follow_put_query(&path, "tenant", cli_get(c, "--tenant"));
-    status = cli_call(c, "GET", path.p, STR_NONE, NULL, GET_MS, &answer);
-    if (status >= 200 && status <= 299) {
+    status = path.is_over ? 0 : cli_call(c, "GET", path.p, STR_NONE, NULL, GET_MS, &answer);
+    if (path.is_over) {
+        code = cli_fail(EXIT_USAGE, "the filters are too long");
+    } else if (status >= 200 && status <= 299) {
         print_answer(c, buf_str(&answer));
         code = EXIT_WELL;
     } else if (status > 0) {

@@ -35,13 +35,17 @@ class Done:
         return "exit %d\n%s\n%s" % (self.code, self.out[-3000:], self.err[-3000:])
 
 
-def dead(w, *arguments):
-    """genq dead …, against w."""
+def genq(w, *arguments):
+    """A command, against w."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GENQ_")}
     return Done(subprocess.run(
-        [os.environ["GENQ"], "dead", *arguments, "--server", "http://127.0.0.1:%d" % w.port],
+        [os.environ["GENQ"], *arguments, "--server", "http://127.0.0.1:%d" % w.port],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment,
         timeout=LIMIT_S * 2))
+
+
+def dead(w, *arguments):
+    return genq(w, "dead", *arguments)
 
 
 def ids(w, *arguments):
@@ -109,6 +113,9 @@ def test_each_filter_leaves_its_own():
         assert ids(w, "--since", str(third)) == [x["job_id"] for x in letters if x["at"] >= third]
         assert ids(w, "--until", str(third)) == [x["job_id"] for x in letters if x["at"] < third]
         assert ids(w, "--since", "2020-01-01") == ids(w) and ids(w, "--until", "2020-01-01") == []
+        for far in "x" * 300, "x" * 20000:  # never as if it had not been said
+            for done in dead(w, "redrive", "--dry-run", "--since", far), genq(w, "usage", "--from", far):
+                assert done.code == USAGE and not done.out, done
         done = dead(w, "list", "--limit", "2")
         cursor = re.search(r"--after (\d+)", done.err).group(1)
         assert ids(w, "--after", cursor) == ["t", "q", "e"], done
