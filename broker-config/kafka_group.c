@@ -331,30 +331,25 @@ static void release_feeds(struct kafka_group *g)
     }
 }
 
-/* librdkafka 2.0.2 aborts when a member is destroyed between JoinGroup and its first assignment,
- * as when it is closed there. Such a one is left to the process's end, which is near; its threads
- * go on until then, and find the gate where it was. */
-static bool is_left_behind(const struct kafka_group *g)
-{
-    return g->member && g->is_subscribed && !g->has_assignment;
-}
-
-static void release_member(struct kafka_group *g)
+/* False: it was left to the process's end, which is near, as is one that is closed between
+ * JoinGroup and its first assignment, where librdkafka 2.0.2 would abort. Its threads go on until
+ * then, and find the gate where it was. */
+static bool release_member(struct kafka_group *g)
 {
     rd_kafka_queue_io_event_enable(g->main, -1, NULL, 0); /* its descriptor will be another's */
     rd_kafka_queue_io_event_enable(g->answers, -1, NULL, 0);
     rd_kafka_queue_destroy(g->main);
     rd_kafka_queue_destroy(g->answers);
-    if (!is_left_behind(g))
-        rd_kafka_destroy_flags(g->member, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    return (!g->is_subscribed || g->has_assignment) && kafka_part(g->member);
 }
 
 /* All that librdkafka counts must be released before its clients: else they wait for it. */
 static void release(struct kafka_group *g)
 {
+    bool is_gone;
+
     release_feeds(g);
-    if (g->member)
-        release_member(g);
+    is_gone = !g->member || release_member(g);
     if (g->plain)
         rd_kafka_destroy(g->plain);
     kafka_reader_free(g->reader);
@@ -364,7 +359,7 @@ static void release(struct kafka_group *g)
     free(g->spare.at);
     free(g->topic);
     free(g->batch);
-    if (!is_left_behind(g))
+    if (is_gone)
         free(g);
 }
 

@@ -130,6 +130,12 @@ void kafka_member_progress(struct kafka_group *g);
 /* Leaves the group; blocks for some seconds at most. */
 void kafka_member_leave(struct kafka_group *g);
 
+/* ---- kafka_part.c ---- */
+/* Destroys a member, on a thread of its own: librdkafka waits there for its other threads, and one
+ * that lost its group while the process was stopped has been seen to wait for ever. False: it was
+ * not over after five seconds, and is left to the process's end, with all that its callbacks use. */
+bool kafka_part(rd_kafka_t *member);
+
 /* ---- kafka_gate.c ---- */
 void kafka_gate_watch(struct kafka_gate *gate, rd_kafka_conf_t *conf);
 /* Moves the lease on. Once a turn, at its start. */

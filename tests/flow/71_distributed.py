@@ -106,6 +106,8 @@ def test_many_jobs_each_once_in_one_order():
     n = 2000
     with distributed(gateways=2, workers=2) as d:
         one, two = d.gateways
+        wait_for(lambda: all(w.metric("genq_kafka_partitions") > 0 for w in d.workers),
+                 "a part for each worker")
         body = "".join('{"model":"stub","prompt":"p%d"}\n' % i for i in range(n))
         reply = one.request("POST", "/api/v1/batches?id=b", body,
                             {"Content-Type": "application/x-ndjson"})

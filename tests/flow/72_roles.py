@@ -185,6 +185,18 @@ def test_key_worker_name():
             assert moves(stays) == before, moves(stays)
 
 
+def test_a_library_that_hangs_does_not_hold_up_the_end():
+    with distributed(gateways=1, workers=0) as d:
+        os.environ["LD_PRELOAD"] = os.environ["STUCK_DESTROY"]
+        try:
+            worker = d.add_worker()
+        finally:
+            del os.environ["LD_PRELOAD"]
+        d.gateways[0].finished(d.gateways[0].submit()["id"])
+        worker.stop()
+        assert '"event":"group_left_behind"' in worker.said(), worker.said()
+
+
 def test_key_worker_queues():
     queues = "queues: {fast: {}, slow: {}}\nmodels: {f: {target: stub, queue: fast}, s: {target: stub, queue: slow}}\n"
     with distributed(workers=0, config=queues) as d:
