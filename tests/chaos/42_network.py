@@ -18,8 +18,8 @@ os.environ.setdefault("CHAOS_JOBS", "3000")
 os.environ.setdefault("CHAOS_KILLS", "40")
 import rig_distributed as rig  # noqa: E402
 from distributed import SESSION_MS, Distributed  # noqa: E402
-from genq import Process, read_file  # noqa: E402
 from judge_distributed import CANCELLED_WITHIN_US, Fault, Judge  # noqa: E402
+from judge_redis import Subscriber, check_redis  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
 from network import Network  # noqa: E402
 from redis import RedisServer  # noqa: E402
@@ -180,45 +180,10 @@ class NetworkJudge(Judge):
     def is_cut(self, worker, call):
         return any(f.kind == "engine" and self.is_hit(f, call) for f in self.faults[worker])
 
-    def check_redis(self, redis, published):
-        """Hashes, counters and publications are those of the first completions, each once."""
-        ids = collections.Counter(json.loads(line)["id"] for line in published)
-        wanted = collections.Counter(c.status for c in self.first.values())
-        for id_, n in ids.items():
-            if n > 1:
-                self.violate("twice", f"{id_} was published {n} times in Redis")
-        for id_ in self.first.keys() - ids.keys():
-            self.violate("lost", f"{id_} was not published in Redis")
-        if counted(redis) != wanted:
-            self.violate("torn", f"Redis counts {counted(redis)}, the topic has {wanted}")
-        hashes = dict(line.rsplit(" ", 1) for line in redis.cli("EVAL", HASHES, 0).splitlines())
-        for c in self.first.values():
-            if hashes.get(f"genq:job:default/{c.id}") != c.status:
-                self.violate("changed", f"{c}; in Redis {hashes.get(f'genq:job:default/{c.id}')}")
-
-
-HASHES = ("local out = {} for _, k in ipairs(redis.call('KEYS', 'genq:job:*')) do "
-          "out[#out + 1] = k .. ' ' .. (redis.call('HGET', k, 'status') or '') end return out")
-
-
-def counted(redis):
-    n = collections.Counter()
-    for key in redis.cli("KEYS", "genq:usage:*").split():
-        for status in ("succeeded", "failed", "cancelled", "expired"):
-            n[status] += int(redis.cli("HGET", key, status) or 0)
-    return +n
-
-
-def subscribe(d):
-    reader = Process(["setpriv", "--pdeathsig", "KILL", "--", "redis-cli", "-s", d.redis.socket,
-                      "subscribe", "genq:completions"], d.folder, "subscriber")
-    wait_for("a subscription", 30, lambda: "genq:completions" in read_file(reader.log))
-    return reader
-
 
 def judged(d):
     world, faults, tails = rig.World(d), NetworkFaults(d), rig.Tails(d)
-    subscriber = subscribe(d)
+    subscriber = Subscriber(d.redis, d.folder)
     lasts_s = rig.FAULTS * GAP_S / 2
     clients = [Thread(rig.client, world, f"c{n}", lasts_s) for n in range(rig.CLIENTS)]
     reader = Thread(rig.follow, world)
@@ -229,14 +194,10 @@ def judged(d):
     world.is_over = True
     for thread in clients:
         thread.join(rig.PATIENCE_S)
-    wait_for("the accepted jobs' ends in Redis", rig.PATIENCE_S, lambda: (
-        len(world.accepted) <= tails.n_ended() <= sum(counted(d.redis).values())))
     rig.settle(world, tails, reader)
     reader.join(30)
     judge = rig.judge_all(d, world, faults, tails, NetworkJudge)
-    subscriber.end()
-    judge.check_redis(d.redis, [line for line in read_file(subscriber.log).splitlines()
-                                if line.startswith("{")])
+    check_redis(judge, d.redis, subscriber, is_all_heard=True)
     print(f"{world.report()}; {time.monotonic() - started:.0f} s")
     return judge
 

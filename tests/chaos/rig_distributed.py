@@ -17,6 +17,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from distributed import SESSION_MS, Distributed  # noqa: E402
 from judge_distributed import Fault, Judge  # noqa: E402
+from judge_redis import counted  # noqa: E402
 from kafka_client import KafkaClient  # noqa: E402
 from rig import NO_ANSWER, RANDOM, Thread, ask, mono_us, n_kills, wait_for  # noqa: E402
 
@@ -38,10 +39,13 @@ WORKER_CONFIG = "worker: {drain_ms: 10000}\n"
 Seen = collections.namedtuple("Seen", "at_us record")
 
 
-def distributed(kafka, gateways, latency_ms, jitter_ms, prefix="genq"):
+def distributed(kafka, gateways, latency_ms, jitter_ms, prefix="genq", redis=None):
     engine = ["--dialect", "openai", "--latency-ms", latency_ms, "--jitter-ms", jitter_ms]
-    return Distributed(kafka, gateways=gateways, workers=WORKERS, config=CONFIG, prefix=prefix,
-                       stub=map(str, engine), worker_config=WORKER_CONFIG, has_engine_each=True)
+    config = CONFIG + ('redis: {url: "%s"}\n' % redis.url if redis else "")
+    d = Distributed(kafka, gateways=gateways, workers=WORKERS, config=config, prefix=prefix,
+                    stub=map(str, engine), worker_config=WORKER_CONFIG, has_engine_each=True)
+    d.redis = redis
+    return d
 
 
 def job_topics(d):
@@ -279,27 +283,30 @@ class Faults:
             thread.join()
         return thread is not None and thread.is_alive()
 
-    def hit_broker(self):
-        """In this thread, with which a broker that it started would end."""
-        broker, begin_us = RANDOM.choice(self.d.kafka.brokers), mono_us()
+    def hit_server(self, name, server):
+        """A broker or Redis; in this thread, with which a server that it started would end."""
+        begin_us = mono_us()
         self.n_begun += 1
         kind = RANDOM.choice(("kill", "pause"))
         if kind == "kill":
-            broker.kill()
+            server.kill()
             time.sleep(RANDOM.uniform(0, 2))
-            broker.start()
+            server.start()
         else:
-            broker.pause()
+            server.pause()
             time.sleep(RANDOM.uniform(1, 4))
-            broker.resume()
-        self.note("broker", kind, begin_us)
+            server.resume()
+        self.note(name, kind, begin_us)
 
     def run(self):
         while self.n_begun < FAULTS:
             time.sleep(RANDOM.uniform(0, FAULT_S))
-            kind = RANDOM.choices(("kill", "pause", "term", "broker"), (6, 3, 2, 2))[0]
+            kind = RANDOM.choices(("kill", "pause", "term", "broker", "redis"),
+                                  (6, 3, 2, 2, 2 if self.d.redis else 0))[0]
             if kind == "broker":
-                self.hit_broker()
+                self.hit_server(kind, RANDOM.choice(self.d.kafka.brokers))
+            elif kind == "redis":
+                self.hit_server(kind, self.d.redis)
             else:
                 self.hit_member(kind)
         for thread in self.busy.values():
@@ -338,6 +345,9 @@ def settle(world, tails, reader):
         sum(w.metric("genq_jobs_waiting") + w.metric("genq_jobs_running") for w in d.workers) == 0))
     wait_for("the feed's reader", PATIENCE_S, lambda: (
         not reader.is_alive() or len(world.feed) >= tails.n_ended()))
+    if d.redis:
+        wait_for("the ends in Redis", PATIENCE_S,
+                 lambda: sum(counted(d.redis).values()) >= tails.n_ended())
     time.sleep(1)  # late completions, and the commits behind them
     world.is_read = True
     for member in d.members:
