@@ -69,14 +69,29 @@ static struct str trim_end(struct str s)
     return s;
 }
 
-/* Which of the names this is, or n. Members that are asked for in the order they stand in are found
- * at the first look: `next` is the one behind the last found. */
-static size_t name_at(struct str name, const struct str *names, size_t n, size_t next)
+/* Is this the member that starts at its name's quote? */
+static bool is_member(struct str s, size_t at, struct str name)
 {
-    size_t i;
+    return s.n - at > name.n + 2 && s.p[at + name.n + 1] == '"' && s.p[at + name.n + 2] == ':' &&
+           memcmp(s.p + at + 1, name.p, name.n) == 0;
+}
 
-    if (next < n && str_eq(name, names[next]))
+/* Which of the names the member at `at` has, or n; *colon: the place of its colon. Members that are
+ * asked for in the order they stand in are found at the first look: `next` is the one behind the
+ * last found. */
+static size_t name_at(struct str s, size_t at, const struct str *names, size_t n, size_t next,
+                      size_t *colon)
+{
+    struct str name;
+    size_t end, i;
+
+    if (next < n && is_member(s, at, names[next])) {
+        *colon = at + names[next].n + 2;
         return next;
+    }
+    end = skip_string(s, at);
+    name = str_of(s.p + at + 1, end - at > 2 ? end - at - 2 : 0);
+    *colon = skip_space(s, end);
     for (i = 0; i < n && !str_eq(name, names[i]); i++)
         ;
     return i;
@@ -84,7 +99,6 @@ static size_t name_at(struct str name, const struct str *names, size_t n, size_t
 
 void value_find(struct str json, const struct str *names, size_t n, struct str *raw)
 {
-    struct str name;
     size_t at = skip_space(json, 0), end, i, next = 0, n_found = 0;
 
     for (i = 0; i < n; i++)
@@ -95,14 +109,11 @@ void value_find(struct str json, const struct str *names, size_t n, struct str *
         at = skip_space(json, at + 1); /* behind '{' or ',' */
         if (at >= json.n || json.p[at] != '"')
             return;
-        end = skip_string(json, at);
-        name = str_of(json.p + at + 1, end - at > 2 ? end - at - 2 : 0);
-        at = skip_space(json, end);
+        i = name_at(json, at, names, n, next, &at);
         if (at >= json.n || json.p[at] != ':')
             return;
         at = skip_space(json, at + 1);
         end = skip_value(json, at);
-        i = name_at(name, names, n, next);
         if (i < n && !raw[i].p) {
             raw[i] = trim_end(str_of(json.p + at, end - at));
             next = i + 1;
