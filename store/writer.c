@@ -18,6 +18,8 @@
     " n_expired, prompt_tokens, completion_tokens, cached_tokens, cost, first_off, last_off," \
     " last_at"
 
+enum { UNKNOWN = -1 }; /* unfinished, before it was read */
+
 static const char *const sql[W_COUNT_] = {
     [W_ADD_JOB] = "INSERT INTO job(" JOB_COLUMNS ")"
                   " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
@@ -58,6 +60,7 @@ struct store_writer *store_writer_new(const struct topics *t, struct live *live,
 
     w->topics = t;
     w->live = live;
+    w->unfinished = UNKNOWN;
     w->max_unfinished = max_unfinished ? max_unfinished : INT64_MAX;
     map_init(&w->tallies);
     w->recent = xcalloc(RECENT_JOBS, sizeof w->recent[0]);
@@ -88,7 +91,9 @@ void store_set_on_commit(struct store_writer *w, void (*on_commit)(void *data), 
 
 int64_t store_unfinished(const struct store_writer *w)
 {
-    return atomic_load_explicit(&w->unfinished, memory_order_relaxed);
+    int64_t n = atomic_load_explicit(&w->unfinished, memory_order_relaxed);
+
+    return n == UNKNOWN ? 0 : n;
 }
 
 /* ---- statements ---- */
@@ -124,14 +129,13 @@ int writer_run(struct store_writer *w, struct db_stmt *s)
     return note(w, db_run(s, &e), &e);
 }
 
-static int read_unfinished(struct store_writer *w, struct db_stmt *s, struct err *e)
+static int read_unfinished(struct db_stmt *s, int64_t *n, struct err *e)
 {
     int rc;
 
     db_bind_text(s, 1, STR("unfinished"));
     rc = db_step(s, e);
-    if (rc > 0)
-        atomic_store_explicit(&w->unfinished, db_int(s, 0), memory_order_relaxed);
+    *n = rc > 0 ? db_int(s, 0) : 0;
     db_reset(s);
     return rc < 0 ? rc : 0;
 }
@@ -139,6 +143,7 @@ static int read_unfinished(struct store_writer *w, struct db_stmt *s, struct err
 static int prepare(struct store_writer *w, struct db *db)
 {
     struct err e = {0};
+    int64_t unfinished = 0;
     size_t i;
     int rc = 0;
 
@@ -148,15 +153,17 @@ static int prepare(struct store_writer *w, struct db *db)
     if (rc == 0)
         rc = retention_prepare(&w->retention, db, &e);
     if (rc == 0)
-        rc = read_unfinished(w, w->stmts[W_GET_FACT], &e);
+        rc = read_unfinished(w->stmts[W_GET_FACT], &unfinished, &e);
     if (rc)
         return note(w, rc, &e);
+    atomic_store_explicit(&w->unfinished, unfinished, memory_order_relaxed);
     w->db = db;
     return 0;
 }
 
 int store_load(struct store_writer *w, const char *dataz, struct err *e)
 {
+    int64_t unfinished = 0, unknown = UNKNOWN;
     char path[4200];
     struct db *db;
     struct db_stmt *s;
@@ -168,9 +175,13 @@ int store_load(struct store_writer *w, const char *dataz, struct err *e)
         return rc;
     rc = db_prepare(db, sql[W_GET_FACT], &s, e);
     if (rc == 0)
-        rc = read_unfinished(w, s, e);
+        rc = read_unfinished(s, &unfinished, e);
     db_close(db);
-    return rc ? err_prefix(e, "%s", path) : 0;
+    if (rc)
+        return err_prefix(e, "%s", path);
+    /* Where an apply came first, the writer knows more. */
+    atomic_compare_exchange_strong(&w->unfinished, &unknown, unfinished);
+    return 0;
 }
 
 /* ---- the hooks ---- */

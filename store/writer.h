@@ -52,7 +52,8 @@ int store_apply(void *writer, struct db *db, struct record *r);
 int store_flush(void *writer, struct db *db);
 void store_committed(void *writer, bool is_ok);
 
-/* Reads what the database in `dataz` knows before the first apply: the unfinished jobs. */
+/* Reads what the database in `dataz` knows before the first apply: the unfinished jobs. Any thread:
+ * an apply that came first stays right. */
 int store_load(struct store_writer *w, const char *dataz, struct err *e);
 /* Jobs not ended yet; any thread. 0 until store_load or the first apply has read it. */
 int64_t store_unfinished(const struct store_writer *w);

@@ -40,6 +40,22 @@ TEST(job_is_queued_then_ends)
     fx_free(fx);
 }
 
+/* With Kafka the log is applied from the moment it is open: what store_load has read may be old. */
+TEST(loading_does_not_undo_what_was_applied)
+{
+    struct fixture *fx = fx_new();
+
+    CHECK_INT(store_unfinished(fx->writer), 0);
+    CHECK_INT(db_exec(fx->db, "UPDATE fact SET value=7 WHERE name='unfinished'", NULL), 0);
+    CHECK_INT(store_load(fx->writer, ".", NULL), 0);
+    CHECK_INT(store_unfinished(fx->writer), 7);
+    submit(fx, JOB_A);
+    CHECK_INT(db_exec(fx->db, "UPDATE fact SET value=7 WHERE name='unfinished'", NULL), 0);
+    CHECK_INT(store_load(fx->writer, ".", NULL), 0);
+    CHECK_INT(store_unfinished(fx->writer), 8);
+    fx_free(fx);
+}
+
 TEST(repeat_is_told_by_digest)
 {
     struct fixture *fx = fx_new();
