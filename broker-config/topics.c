@@ -141,7 +141,8 @@ bool topics_is_jobs(int topic)
 
 enum priority topics_priority(int topic)
 {
-    assert(topics_is_jobs(topic));
+    if (!topics_is_jobs(topic))
+        return PRIORITY_COUNT_;
     return (enum priority)((topic - TOPIC_JOBS) % PRIORITY_COUNT_);
 }
 

@@ -34,7 +34,8 @@ static inline bool topics_is_source(int topic)
 {
     return topic > TOPIC_COMPLETIONS;
 }
-enum priority topics_priority(int topic); /* of a job topic */
+/* Of a job topic; of another PRIORITY_COUNT_. */
+enum priority topics_priority(int topic);
 /* A job topic's queue; of another topic "default". Lives as long as t. */
 struct str topics_queue(const struct topics *t, int topic);
 

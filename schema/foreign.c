@@ -9,8 +9,7 @@ void foreign_id(const struct record *r, const char *topicz, char dst[FOREIGN_ID_
     struct buf b;
 
     buf_init(&b, TEXT_MAX_BYTES);
-    buf_adds(&b, r->cluster);
-    buf_addf(&b, "/%s/%d/%lld/%lld", topicz, r->at.partition, (long long)r->at.offset,
+    buf_addf(&b, "%s/%d/%lld/%lld", topicz, r->at.partition, (long long)r->at.offset,
              (long long)r->ts_ms);
     sha256(buf_str(&b), digest);
     buf_release(&b);
@@ -19,7 +18,7 @@ void foreign_id(const struct record *r, const char *topicz, char dst[FOREIGN_ID_
 }
 
 int foreign_complete(struct job *j, const struct record *r, const char *topicz, struct str queue,
-                     struct err *e)
+                     enum priority priority, struct err *e)
 {
     char id[FOREIGN_ID_LEN + 1];
     struct job_defaults d = {
@@ -31,5 +30,7 @@ int foreign_complete(struct job *j, const struct record *r, const char *topicz, 
     }
     if (d.tenant.p && !id_is_valid(d.tenant))
         return err_set(e, ERR_INVALID, "the header genq_tenant is no tenant's name");
+    if (priority != PRIORITY_COUNT_)
+        j->priority = priority;
     return job_complete(j, &d, e);
 }

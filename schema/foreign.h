@@ -7,10 +7,11 @@
 
 #define FOREIGN_ID_LEN 17
 
-/* 'k' and 16 hexadecimal digits of the SHA-256 of cluster, topic, partition, offset and timestamp.
+/* 'k' and 16 hexadecimal digits of the SHA-256 of <topic>/<partition>/<offset>/<timestamp in ms>.
  * NUL-terminated. */
 void foreign_id(const struct record *r, const char *topicz, char dst[FOREIGN_ID_LEN + 1]);
 /* Completes a job that job_parse read from r's value: id (the record's place, where the job has
- * none), tenant, `queue` and created_at (the record's time). ERR_INVALID: a model is missing. */
+ * none), tenant, `queue`, and created_at (the record's time). Its priority is that of its topic,
+ * whatever it says; PRIORITY_COUNT_: the topic has none. ERR_INVALID: a model is missing. */
 int foreign_complete(struct job *j, const struct record *r, const char *topicz, struct str queue,
-                     struct err *e);
+                     enum priority priority, struct err *e);

@@ -22,7 +22,6 @@ struct position {
 struct record {
     struct position at;  /* topic set by the publisher; the rest by the broker */
     int64_t ts_ms;       /* wall ms */
-    struct str cluster;  /* whose log it is, where others may write to it too; else n == 0 */
     struct str key, value;
     struct str headers[HEADER_COUNT_]; /* p == NULL: absent */
     struct position source; /* publishing: the record that this one finishes; see broker.h. None

@@ -1,4 +1,5 @@
 /* Job records: a row for a new id; due, repeat or conflict for a known one. */
+#include "schema/foreign.h"
 #include "store/writer_internal.h"
 
 int writer_get_job(struct store_writer *w, struct str tenant, struct str id, struct job_row *row)
@@ -166,20 +167,6 @@ static int repeat(struct store_writer *w, struct record *r, const struct new_job
 
 /* ---- the record ---- */
 
-/* What the record says beside the job's own JSON. False when it is nobody's job. */
-static bool complete(struct record *r, struct job *j)
-{
-    if (!j->tenant.p)
-        j->tenant = r->headers[HEADER_TENANT].p ? r->headers[HEADER_TENANT] : STR("default");
-    if (!j->id.p)
-        j->id = r->key;
-    if (!j->queue.p)
-        j->queue = STR("default");
-    if (!j->created_at)
-        j->created_at = r->ts_ms;
-    return id_is_valid(j->id) && id_is_valid(j->tenant) && j->model.p;
-}
-
 /* The id is there, or there is no room for a new one. */
 static int apply_known(struct store_writer *w, struct record *r, struct new_job *n, bool is_due)
 {
@@ -236,7 +223,9 @@ int writer_apply_job(struct store_writer *w, struct record *r)
     if (job_parse(&j, r->value, true, NULL, NULL))
         return ERR_INVALID;
     job_take_digest(&j, r->headers[HEADER_DIGEST]);
-    rc = complete(r, &j) ? apply(w, r, &j) : ERR_INVALID;
+    rc = foreign_complete(&j, r, topics_name(w->topics, r->at.topic),
+                          topics_queue(w->topics, r->at.topic), topics_priority(r->at.topic), NULL);
+    rc = rc ? rc : apply(w, r, &j);
     job_release(&j);
     return rc;
 }

@@ -81,7 +81,8 @@ struct job *intake_parse(const struct worker *w, const struct record *r, struct 
     }
     job_take_digest(job, r->headers[HEADER_DIGEST]);
     if (foreign_complete(job, r, topics_name(w->topics, r->at.topic),
-                         topics_queue(w->topics, r->at.topic), e) == 0)
+                         topics_queue(w->topics, r->at.topic), topics_priority(r->at.topic),
+                         e) == 0)
         return job;
     job_release(job);
     free(job);

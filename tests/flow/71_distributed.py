@@ -283,6 +283,24 @@ def test_a_wiped_gateway_rebuilds_itself():
         assert gateway.get("/api/v1/usage").json == usage
 
 
+def test_a_bare_record_waits_like_a_job_that_was_posted():
+    with distributed(workers=0) as d:
+        gateway = d.gateways[0]
+        topic = "t%d.jobs.default.high" % distributed.n
+        bare = json.dumps({"model": "stub", "prompt": "x"})
+        KafkaClient(KAFKA.servers).produce(topic, (None, bare), ("its-key", bare))
+        jobs = wait_for(lambda: (lambda data: len(data) == 2 and data)(gateway.get("/api/v1/jobs").json["data"]))
+        for job in jobs:
+            assert job["id"].startswith("k") and len(job["id"]) == 17, jobs
+            assert (job["status"], job["queue"], job["priority"]) == ("queued", "default", "high"), jobs
+        assert gateway.delete("/api/v1/jobs/" + jobs[0]["id"]).status == 202
+        assert gateway.finished(jobs[0]["id"])["status"] == "cancelled"
+        d.add_worker()
+        assert gateway.finished(jobs[1]["id"])["status"] == "succeeded"
+        assert len(d.engine.events("recv")) == 1
+        assert len(gateway.get("/api/v1/jobs").json["data"]) == 2
+
+
 def test_a_bare_record_is_a_job():
     with distributed() as d:
         client = KafkaClient(KAFKA.servers)

@@ -5,7 +5,6 @@ static struct record bare_record(void)
 {
     return (struct record){.at = {7, 3, 42},
                            .ts_ms = 1700000000000,
-                           .cluster = STR("c1"),
                            .value = STR("{\"model\":\"m\",\"prompt\":\"p\"}")};
 }
 
@@ -19,8 +18,8 @@ TEST(an_id_is_made_of_the_records_place)
     CHECK_STR(str_z(a), b);
     CHECK_INT(strlen(a), FOREIGN_ID_LEN);
     CHECK_INT(a[0], 'k');
-    /* printf c1/genq.jobs.default.normal/3/42/1700000000000 | sha256sum */
-    CHECK_STR(str_z(a), "k22b4de70cef2c034");
+    /* printf genq.jobs.default.normal/3/42/1700000000000 | sha256sum */
+    CHECK_STR(str_z(a), "kde0b64d0597cf3a9");
     foreign_id(&r, "genq.jobs.default.high", b);
     CHECK(strcmp(a, b) != 0);
     r.at.offset++;
@@ -35,10 +34,11 @@ TEST(a_bare_job_is_completed)
     struct err e;
 
     CHECK_INT(job_parse(&j, r.value, true, NULL, &e), 0);
-    CHECK_INT(foreign_complete(&j, &r, "genq.jobs.fast.normal", STR("fast"), &e), 0);
+    CHECK_INT(foreign_complete(&j, &r, "genq.jobs.fast.normal", STR("fast"), PRIORITY_HIGH, &e), 0);
     CHECK_INT(j.id.n, FOREIGN_ID_LEN);
     CHECK_STR(j.tenant, "default");
     CHECK_STR(j.queue, "fast");
+    CHECK_INT(j.priority, PRIORITY_HIGH);
     CHECK_INT(j.created_at, 1700000000000);
     job_release(&j);
 }
@@ -54,7 +54,7 @@ TEST(what_the_job_says_itself_stays)
             "\"created_at\":5}");
     r.headers[HEADER_TENANT] = STR("other");
     CHECK_INT(job_parse(&j, r.value, true, NULL, &e), 0);
-    CHECK_INT(foreign_complete(&j, &r, "genq.jobs.fast.normal", STR("fast"), &e), 0);
+    CHECK_INT(foreign_complete(&j, &r, "genq.jobs.fast.normal", STR("fast"), PRIORITY_HIGH, &e), 0);
     CHECK_STR(j.id, "mine");
     CHECK_STR(j.tenant, "t");
     CHECK_STR(j.queue, "q");
@@ -70,13 +70,13 @@ TEST(what_is_no_job_is_told)
 
     r.value = STR("{\"prompt\":\"p\"}");
     if (job_parse(&j, r.value, true, NULL, &e) == 0) {
-        CHECK_INT(foreign_complete(&j, &r, "t", STR("default"), &e), ERR_INVALID);
+        CHECK_INT(foreign_complete(&j, &r, "t", STR("default"), PRIORITY_COUNT_, &e), ERR_INVALID);
         job_release(&j);
     }
     CHECK(strstr(e.msg, "model"));
     r = bare_record();
     r.headers[HEADER_TENANT] = STR("no/tenant");
     CHECK_INT(job_parse(&j, r.value, true, NULL, &e), 0);
-    CHECK_INT(foreign_complete(&j, &r, "t", STR("default"), &e), ERR_INVALID);
+    CHECK_INT(foreign_complete(&j, &r, "t", STR("default"), PRIORITY_COUNT_, &e), ERR_INVALID);
     job_release(&j);
 }
