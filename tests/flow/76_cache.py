@@ -132,6 +132,23 @@ def test_it_outlives_kills_and_restarts():
         assert ask(w, seed=1)["cached"] is True and n_calls(w) == 1
 
 
+def test_killed_among_hits_each_job_ends_once():
+    with World() as w:
+        ask(w, seed=1)
+        jobs = [{"id": "j%d" % i, "model": "stub", "prompt": "hello", "seed": 1} for i in range(400)]
+        for at in (0, 60, 200):
+            assert w.post("/api/v1/jobs", jobs[:200] if at < 200 else jobs).status == 200
+            wait_for(lambda: w.metric("genq_cache_hits_total") >= at / 2, "some hits")
+            w.genq.end(signal.SIGKILL)
+            w.start()
+        for job in jobs:
+            done = w.finished(job["id"])
+            assert done["status"] == "succeeded" and done["output"]["text"] == "echo: hello", done
+            assert done["cached"] and not done["calls"] and done["usage"] == NOTHING, done
+        feed = w.get("/api/v1/completions?limit=1000").json["data"]
+        assert sorted(c["id"] for c in feed[1:]) == sorted(j["id"] for j in jobs) and n_calls(w) == 1
+
+
 def test_time_ends_it():
     with World(config="cache: {ttl_s: 1}\n") as w:
         ask(w, seed=1)
