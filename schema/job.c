@@ -81,6 +81,7 @@ int job_complete(struct job *j, const struct job_defaults *d, struct err *e)
         id_ulid(d->wall_ms, ulid);
         id = str_of(ulid, ULID_LEN);
     }
+    j->is_id_chosen = j->id.p || d->id.p;
     fill(j, &j->id, id);
     fill(j, &j->model, d->model);
     fill(j, &j->tenant, d->tenant.p ? d->tenant : STR("default"));

@@ -45,6 +45,7 @@ struct job {
     enum line_form form;
     enum cache_mode cache; /* where the client did not say: the default of its other fields */
     bool is_stream;
+    bool is_id_chosen; /* by the client; set by job_complete */
     struct str id, tenant, model, queue;          /* set by job_complete at the latest */
     struct str batch_id, custom_id, session;      /* decoded; p == NULL when absent */
     struct str redrive_of;                        /* id of the job that it repeats; the same */

@@ -12,7 +12,11 @@
 #include <stdlib.h>
 
 #define PREFIX "genq:cache:"
-enum { KEY_BYTES = sizeof PREFIX + 2 * SHA256_LEN, NUMBER_BYTES = 24 };
+enum {
+    KEY_BYTES = sizeof PREFIX + 2 * SHA256_LEN,
+    NUMBER_BYTES = 24,
+    DEADLINE_MS = 4 * CACHE_LOOK_MS, /* while one is overdue, cache.c asks no more */
+};
 
 /* KEYS: the answer, the list, the sizes. ARGV: the answer's digest, itself, ttl in ms, most bytes,
  * now in ms. Redis refuses a script that writes more while its memory is used up, but not before it
@@ -53,7 +57,7 @@ struct store {
 static void *open_redis(const struct config *c, uv_loop_t *loop)
 {
     struct store *s = xcalloc(1, sizeof *s);
-    struct redis_options o = {.loop = loop, .urlz = c->redis_url};
+    struct redis_options o = {.loop = loop, .urlz = c->redis_url, .deadline_ms = DEADLINE_MS};
     struct err e;
 
     s->ttl_ms = c->cache_ttl_s * 1000;
