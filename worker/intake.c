@@ -163,6 +163,16 @@ static bool has_same_digest(const struct job *a, const struct job *b)
     return memcmp(da, db, sizeof da) == 0;
 }
 
+static uint32_t mark_of(const struct job *job)
+{
+    uint8_t digest[SHA256_LEN];
+    char digits[2 * SHA256_LEN + 1];
+
+    job_digest(job, digest);
+    hex(digest, sizeof digest, digits);
+    return settled_mark(str_z(digits));
+}
+
 /* The record came before: its partition went away while the job ran, and has come back. */
 static bool is_held(const struct worker *w, uint64_t hash, struct position at)
 {
@@ -180,13 +190,19 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 {
     uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
     const struct task *first = tasks_find(&w->tasks, hash, NULL);
-    bool is_settled = settled_has(&w->settled, job->tenant, job->id);
+    enum settled_as settled;
+    bool is_other;
 
-    if (!broker_is_shared(w->broker) || (!first && !is_settled))
+    if (!broker_is_shared(w->broker))
         return false;
+    settled = settled_look(&w->settled, job->tenant, job->id, mark_of(job));
+    if (!first && settled == SETTLED_NOT)
+        return false;
+    is_other = first ? task_is_ready(first) && !has_same_digest(first->body->job, job)
+                     : settled == SETTLED_OTHER;
     log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
              LI("offset", r->at.offset));
-    if (first && task_is_ready(first) && !has_same_digest(first->body->job, job))
+    if (is_other)
         intake_bury(w, r, "id_conflict");
     else if (!is_held(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);
@@ -263,11 +279,11 @@ static bool is_wanted(const struct worker *w, int topic)
     return !queues[0];
 }
 
-static void on_ended(void *data, struct str tenant, struct str id)
+static void on_ended(void *data, struct str tenant, struct str id, struct str digest)
 {
     struct worker *w = data;
 
-    settled_add(&w->settled, tenant, id);
+    settled_add(&w->settled, tenant, id, settled_mark(digest));
 }
 
 int intake_start(struct worker *w, struct err *e)

@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.join(os.environ["SOURCE_DIR"], "tests", "lib"))
 from distributed import Distributed  # noqa: E402
 from genq import run, wait_for  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
+from kafka_client import KafkaClient  # noqa: E402
 from redis import RedisServer  # noqa: E402
 
 PRIORITIES = ("high", "normal", "low")  # other topics, so that no partition's order decides
@@ -74,6 +75,9 @@ class Rig:
 
     def dead(self):
         return self.here.get("/api/v1/dead?limit=1000").json["data"]
+
+    def produce(self, value):
+        KafkaClient(self.kafka.servers).produce("genq.jobs.default.normal", ("late", value))
 
     def calls(self, key):
         return len([e for e in self.d.engine.events("recv") if e[3] == key])
@@ -189,16 +193,38 @@ def test_without_redis_nobody_waits():
 
 def test_without_redis_the_later_one_is_a_dead_letter():
     with Rig(has_redis=False) as r:
-        r.d.engine.latency(300)  # the first is known while it runs
+        wanted = {"late"}  # letters of these, and maybe of others that were told apart late
         for i in range(10):
+            if i == 5:
+                r.d.engine.latency(300)  # the first runs yet; before, it may have ended
             a, b = together(lambda: r.here.post("/api/v1/jobs", body(i, "a")),
                             lambda: r.there.post("/api/v1/jobs", body(i, "b")))
             assert {a.status, b.status} <= {201, 409}, (a, b)
-        wait_for(lambda: len(r.dead()) == 10, "ten dead letters: %s" % r.dead())
-        assert {d["code"] for d in r.dead()} == {"id_conflict"}, r.dead()
+            wanted |= {"i%d" % i} if a.status == b.status else set()
+        # and long after its end, by a client that knows no gateway
+        r.d.engine.latency(0)
+        assert r.here.submit(id="late", prompt="first")["id"] and r.here.finished("late")
+        r.produce(json.dumps({"id": "late", "model": "stub", "prompt": "second"}))
+        r.produce(json.dumps({"id": "late", "model": "stub", "prompt": "first"}))  # no letter
+        wait_for(lambda: wanted <= {d["job_id"] for d in r.dead()}, "letters of %s" % wanted)
+        letters = r.dead()
+        assert {d["code"] for d in letters} == {"id_conflict"}, letters
+        assert len({d["job_id"] for d in letters}) == len(letters), letters
         for i in range(10):
             assert r.here.finished("i%d" % i)["status"] == "succeeded"
             assert r.calls("i%d" % i) == 1
+        assert r.here.finished("late")["output"]["text"] == "echo: first"
+        # what was cancelled, or comes again to a worker that has just started, is no other job
+        r.d.engine.latency(100000)
+        cancelled = {"id": "late2", "model": "stub", "prompt": "p"}
+        assert r.here.post("/api/v1/jobs", cancelled).status == 201
+        assert r.here.delete("/api/v1/jobs/late2").status == 202
+        r.d.engine.latency(0)
+        r.d.workers[0].stop()
+        r.d.workers[0].start()
+        r.produce(json.dumps(cancelled))
+        r.produce(json.dumps({"id": "late", "model": "stub", "prompt": "first"}))
+        assert r.here.submit(id="end") and r.here.finished("end") and len(r.dead()) == len(letters), r.dead()
 
 
 if __name__ == "__main__":
