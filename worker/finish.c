@@ -63,9 +63,7 @@ static void on_sent(struct outgoing *o, int code)
     log_debug("ended", LS("id", r->out.record.key), LI("code", code));
     if (code == 0 && broker_is_shared(w->broker))
         settled_add(&w->settled, r->out.record.headers[HEADER_TENANT], r->out.record.key,
-                    r->state == STATE_CANCELLED /* of which no more than the name may be known */
-                        ? 0
-                        : settled_mark(r->out.record.headers[HEADER_DIGEST]));
+                    r->task->body->mark);
     if (!w->has_store)
         live_end(w->live, r->out.record.headers[HEADER_TENANT], r->out.record.key);
     if (code != 0 && code != ERR_EXISTS) /* it had ended already: the store counts that */
@@ -215,6 +213,9 @@ void finish_task(struct worker *w, struct task *t, const struct ending *end)
     if (r->state == STATE_FAILED)
         keep_letter(w, t, end);
     job_step(t->body->job, state_end_event(r->state));
+    /* Of a cancelled one no more than the name may be known. */
+    if (broker_is_shared(w->broker) && end->state != STATE_CANCELLED)
+        t->body->mark = settled_mark_of(t->body->job);
     body_drop_job(t->body);
     r->out.record.at.topic = TOPIC_COMPLETIONS;
     r->out.record.ts_ms = worker_wall_ms(w);

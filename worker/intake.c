@@ -154,23 +154,17 @@ static void take(struct worker *w, const struct record *r, struct job *job)
     waiting_add(w, t, not_before);
 }
 
-static bool has_same_digest(const struct job *a, const struct job *b)
+/* Whether it is another job than the one of its id that is here, as far as that is known: one that
+ * waits may be on disk. */
+static bool is_other(const struct task *first, const struct job *job, uint32_t mark)
 {
-    uint8_t da[SHA256_LEN], db[SHA256_LEN];
+    uint8_t one[SHA256_LEN], two[SHA256_LEN];
 
-    job_digest(a, da);
-    job_digest(b, db);
-    return memcmp(da, db, sizeof da) == 0;
-}
-
-static uint32_t mark_of(const struct job *job)
-{
-    uint8_t digest[SHA256_LEN];
-    char digits[2 * SHA256_LEN + 1];
-
-    job_digest(job, digest);
-    hex(digest, sizeof digest, digits);
-    return settled_mark(str_z(digits));
+    if (!task_is_ready(first))
+        return first->body && first->body->mark && first->body->mark != mark;
+    job_digest(first->body->job, one);
+    job_digest(job, two);
+    return memcmp(one, two, sizeof one) != 0;
 }
 
 /* The record came before: its partition went away while the job ran, and has come back. */
@@ -191,18 +185,17 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
     uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
     const struct task *first = tasks_find(&w->tasks, hash, NULL);
     enum settled_as settled;
-    bool is_other;
+    uint32_t mark;
 
     if (!broker_is_shared(w->broker))
         return false;
-    settled = settled_look(&w->settled, job->tenant, job->id, mark_of(job));
+    mark = settled_mark_of(job);
+    settled = settled_look(&w->settled, job->tenant, job->id, mark);
     if (!first && settled == SETTLED_NOT)
         return false;
-    is_other = first ? task_is_ready(first) && !has_same_digest(first->body->job, job)
-                     : settled == SETTLED_OTHER;
     log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
              LI("offset", r->at.offset));
-    if (is_other)
+    if (first ? is_other(first, job, mark) : settled == SETTLED_OTHER)
         intake_bury(w, r, "id_conflict");
     else if (!is_held(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);

@@ -27,6 +27,16 @@ uint32_t settled_mark(struct str digits)
     return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3] | 1;
 }
 
+uint32_t settled_mark_of(const struct job *j)
+{
+    uint8_t digest[SHA256_LEN];
+    char digits[2 * SHA256_LEN + 1];
+
+    job_digest(j, digest);
+    hex(digest, sizeof digest, digits);
+    return settled_mark(str_z(digits));
+}
+
 struct settled_key settled_key(struct str tenant, struct str id)
 {
     struct settled_key k = {.mark = 0};

@@ -8,6 +8,8 @@
 #pragma once
 #include "base/str.h"
 
+struct job;
+
 #define SETTLED_MAX ((size_t)1 << 17)
 
 struct settled_key {
@@ -32,6 +34,7 @@ void settled_init(struct settled *s);
 void settled_release(struct settled *s);
 /* What settled keeps of a digest, by its hex digits; 0 when these are none. */
 uint32_t settled_mark(struct str digits);
+uint32_t settled_mark_of(const struct job *j);
 void settled_add(struct settled *s, struct str tenant, struct str id, uint32_t mark);
 enum settled_as settled_look(const struct settled *s, struct str tenant, struct str id,
                              uint32_t mark);

@@ -194,8 +194,8 @@ def test_without_redis_nobody_waits():
 def test_without_redis_the_later_one_is_a_dead_letter():
     with Rig(has_redis=False) as r:
         wanted = {"late"}  # letters of these, and maybe of others that were told apart late
-        for i in range(10):
-            if i == 5:
+        for i in range(20):
+            if i == 15:
                 r.d.engine.latency(300)  # the first runs yet; before, it may have ended
             a, b = together(lambda: r.here.post("/api/v1/jobs", body(i, "a")),
                             lambda: r.there.post("/api/v1/jobs", body(i, "b")))
@@ -210,7 +210,7 @@ def test_without_redis_the_later_one_is_a_dead_letter():
         letters = r.dead()
         assert {d["code"] for d in letters} == {"id_conflict"}, letters
         assert len({d["job_id"] for d in letters}) == len(letters), letters
-        for i in range(10):
+        for i in range(20):
             assert r.here.finished("i%d" % i)["status"] == "succeeded"
             assert r.calls("i%d" % i) == 1
         assert r.here.finished("late")["output"]["text"] == "echo: first"
