@@ -88,9 +88,10 @@ struct subscription {
     /* A table's partition comes to this process: all of it follows. NULL allowed. */
     void (*on_given)(void *data, int topic, int partition);
     /* In a shared log, before records of a partition come that another process may have had: a job
-     * that ended lately, which may come again, under its name, from a client that repeated it. One
-     * subscription of those that ask for it is told. NULL allowed. */
-    void (*on_ended)(void *data, struct str tenant, struct str id);
+     * that ended lately, which may come again, under its name, from a client that repeated it.
+     * `digest`: the job's in hex, or "" where its completion does not tell. One subscription of those
+     * that ask for it is told. NULL allowed. */
+    void (*on_ended)(void *data, struct str tenant, struct str id, struct str digest);
 };
 
 struct broker_read {

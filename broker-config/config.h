@@ -39,6 +39,7 @@ struct config {
     int64_t worker_first_token_ms, worker_between_tokens_ms, worker_connect_ms;
     int64_t health_interval_ms, health_timeout_ms, health_fall, health_rise;
     int64_t retry_attempts, retry_base_ms, retry_cap_ms;
+    int64_t cache_ttl_s, cache_max_bytes;
     int64_t retention_jobs_days;
     int64_t limits_body_bytes, limits_record_bytes, limits_queued_jobs, limits_disk_free_bytes;
     int64_t limits_connections, limits_stream_bytes, limits_outbox_bytes;

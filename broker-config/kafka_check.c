@@ -2,7 +2,9 @@
  * has its completion in the log, with its source in the header. Completions of one worker are
  * acknowledged in order and counted when they are, so none of them lies below the feed_end that
  * the worker committed. The commits are read before the completions' end is asked for. */
+#include "base/id.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "base/test_hook.h"
 #include "broker-config/kafka_read.h"
 #include "broker-config/offsets_code.h"
@@ -80,12 +82,20 @@ static void note_source(struct kafka_check *check, struct position source, struc
 /* A client that got no answer sends its job again: that record has no completion of its own. */
 static void note_name(struct kafka_check *check, const struct record *r)
 {
-    struct str tenant = r->headers[HEADER_TENANT];
+    struct str tenant = r->headers[HEADER_TENANT].p ? r->headers[HEADER_TENANT] : STR("default");
     size_t whole = check->ended.n;
+    uint8_t digest[SHA256_LEN];
 
-    buf_adds(&check->ended, tenant.p ? tenant : STR("default"));
+    if (!id_is_valid(tenant) || !id_is_valid(r->key))
+        return;
+    buf_adds(&check->ended, tenant);
     buf_addc(&check->ended, '/');
     buf_adds(&check->ended, r->key);
+    buf_addc(&check->ended, '/');
+    /* Who cancels a job may know no more than its name. */
+    if (!str_eqz(r->headers[HEADER_STATUS], "cancelled") &&
+        unhex(r->headers[HEADER_DIGEST], digest, sizeof digest))
+        buf_adds(&check->ended, r->headers[HEADER_DIGEST]);
     if (buf_addc(&check->ended, '\n') != 0)
         check->ended.n = whole; /* no room: what is left runs again, if it comes */
 }

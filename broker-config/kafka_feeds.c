@@ -75,7 +75,7 @@ static void start_feed(struct kafka_group *g, struct kafka_feed *f, struct kafka
 /* One subscription is told: the job topics' are one owner's. */
 static void tell_ended(struct kafka_group *g, struct str names)
 {
-    const char *slash, *end;
+    const char *slash, *second, *end;
     size_t topic = 0;
 
     while (topic < g->n_topics && !(g->topic[topic].is_on && g->topic[topic].s.on_ended))
@@ -83,9 +83,11 @@ static void tell_ended(struct kafka_group *g, struct str names)
     while (topic < g->n_topics && names.n > 0) {
         slash = memchr(names.p, '/', names.n);
         end = memchr(names.p, '\n', names.n);
+        second = memchr(slash + 1, '/', (size_t)(end - slash - 1));
         g->topic[topic].s.on_ended(g->topic[topic].s.data,
                                    str_of(names.p, (size_t)(slash - names.p)),
-                                   str_of(slash + 1, (size_t)(end - slash - 1)));
+                                   str_of(slash + 1, (size_t)(second - slash - 1)),
+                                   str_of(second + 1, (size_t)(end - second - 1)));
         names = str_of(end + 1, names.n - (size_t)(end + 1 - names.p));
     }
 }

@@ -17,7 +17,7 @@ struct kafka_check {
     bool is_found;            /* false: the reader was closed before */
     void *data;               /* the owner's, with serial */
     uint64_t serial;
-    struct buf ended; /* names of jobs whose completion was read: tenant/id and a line's end each */
+    struct buf ended; /* names of jobs whose completion was read: tenant/id/digest and a line's end each */
     size_t n;
     struct kafka_start starts[];
 };

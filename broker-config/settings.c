@@ -49,7 +49,7 @@ static const struct setting model_rows[] = {
 };
 
 static const char *const main_unbuilt[] = {
-    "auth", "filter", "cache", "telemetry", "limits.without_redis", NULL};
+    "auth", "filter", "telemetry", "limits.without_redis", NULL};
 static const char *const main_others[] = {"engines", "models", "queues", NULL};
 static const char *const model_unbuilt[] = {"fallback", NULL};
 static const char *const none[] = {NULL};

@@ -54,6 +54,17 @@ static void make_hot(struct gateway *g)
         store_set_on_commit(g->store, hot_changed, g->hot);
 }
 
+/* Only gateways of one log can take the same id. */
+static int open_claims(struct embedded *m, struct err *e)
+{
+    struct gateway *g = &m->gateway;
+
+    if (!g->store || !g->hot || !broker_is_shared(g->broker))
+        return 0;
+    g->claims = claims_open(g->config, m->loop, e);
+    return g->claims ? 0 : e->code;
+}
+
 int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
                   const struct worker_side *side, unsigned roles, struct err *e)
 {
@@ -74,7 +85,7 @@ int embedded_open(struct embedded *m, const struct config *c, uv_loop_t *loop,
         make_store(g);
     if (c->redis_url[0])
         make_hot(g);
-    if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0))
+    if (open_log(m, e) == 0 && (!g->hot || hot_start(g->hot, e) == 0) && open_claims(m, e) == 0)
         return 0;
     embedded_close(m);
     return e->code;
@@ -119,6 +130,8 @@ void embedded_close(struct embedded *m)
 
     if (m->worker)
         m->side->free(m->worker);
+    if (g->claims)
+        claims_close(g->claims);
     if (g->broker)
         broker_close(g->broker);
     if (g->hot)

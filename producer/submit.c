@@ -37,6 +37,8 @@ void submission_free(struct submission *s)
     free(s->mems);
     free(s->sent);
     free(s->sent_of);
+    free(s->claims);
+    free(s->claim_of);
     free(s);
 }
 
@@ -78,8 +80,8 @@ int submission_add(struct submission *s, const struct gateway *g, struct job *j,
     return 0;
 }
 
-int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j,
-                           int reason, const char *messagez, struct err *e)
+int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j, int reason,
+                           const char *messagez, struct err *e)
 {
     struct completion c = {
         .state = STATE_FAILED,
@@ -170,6 +172,67 @@ static void leave_out_known(struct submission *s, struct reader *r)
     }
 }
 
+/* ---- claims ---- */
+
+static void drop_conflicts(struct submission *s)
+{
+    struct publish *p = &s->publish;
+    size_t i, c = 0, n = 0;
+
+    for (i = 0; i < p->n; i++) {
+        bool is_claimed = c < s->order.n && s->claim_of[c] == i;
+
+        if (is_claimed && s->claims[c++].is_conflict) {
+            s->records[s->sent_of[i]].code = ERR_CONFLICT;
+            continue;
+        }
+        s->sent[n] = s->sent[i];
+        s->sent_of[n++] = s->sent_of[i];
+    }
+    p->n = n;
+}
+
+static void on_claimed(struct claim_order *o)
+{
+    struct submission *s = LIST_ENTRY(o, struct submission, order);
+    int rc = 0;
+
+    drop_conflicts(s);
+    if (s->publish.n == 0)
+        on_ack(&s->publish, 0);
+    else if ((rc = broker_publish(s->broker, &s->publish)) < 0)
+        s->on_done(s, rc);
+}
+
+/* True when there are ids to be claimed: on_claimed publishes. */
+static bool claim(struct submission *s, const struct gateway *g)
+{
+    const struct publish *p = &s->publish;
+    struct claim_order *o = &s->order;
+    size_t i;
+
+    if (!g->claims)
+        return false;
+    free(s->claims); /* of a try before */
+    free(s->claim_of);
+    s->claims = xcalloc(p->n, sizeof *s->claims);
+    s->claim_of = xcalloc(p->n, sizeof *s->claim_of);
+    s->broker = g->broker;
+    *o = (struct claim_order){.claims = s->claims, .on_done = on_claimed};
+    for (i = 0; i < p->n; i++) {
+        const struct job *j = &s->jobs[s->sent_of[i]];
+
+        if (!j->is_id_chosen || p->records[i].at.topic == TOPIC_COMPLETIONS)
+            continue;
+        s->claim_of[o->n] = i;
+        s->claims[o->n++] = (struct claim){
+            .tenant = j->tenant, .id = j->id, .digest = p->records[i].headers[HEADER_DIGEST]};
+    }
+    if (o->n > 0)
+        claims_take(g->claims, o);
+    return o->n > 0;
+}
+
 int submission_send(struct submission *s, const struct gateway *g, struct reader *r, struct err *e)
 {
     int rc;
@@ -185,6 +248,8 @@ int submission_send(struct submission *s, const struct gateway *g, struct reader
         on_ack(&s->publish, 0);
         return 0;
     }
+    if (claim(s, g))
+        return 0;
     rc = broker_publish(g->broker, &s->publish);
     if (rc == ERR_FULL)
         return err_set(e, rc, "the log has no room for more at the moment");

@@ -11,13 +11,17 @@ struct submission {
     struct job *jobs;       /* n of them, owned */
     struct record *records; /* n: after on_done each one's code, detail and position */
     size_t n, room;
-    /* As publish's on_ack: on the broker's thread, may only hand over. */
+    /* As publish's on_ack: on the broker's thread or the loop's, may only hand over. */
     void (*on_done)(struct submission *s, int code);
     void *data;
     struct publish publish; /* private from here */
     struct buf *mems;
     struct record *sent; /* of a shared log: those of `records` that were not known yet, */
     size_t *sent_of;     /* and which they are; NULL: all of them */
+    struct claim_order order;
+    struct claim *claims; /* of those of them whose id a client chose; */
+    size_t *claim_of;     /* and which they are of `sent` */
+    struct broker *broker;
 };
 
 struct submission *submission_new(size_t room, void (*on_done)(struct submission *s, int code),
@@ -31,11 +35,13 @@ int submission_add(struct submission *s, const struct gateway *g, struct job *j,
 /* Adds a job that was refused before it became one (a batch line that is wrong): it ends `failed`
  * with `reason` and `messagez` at once. id, tenant, batch_id, batch_line of j must be set. Takes
  * j. */
-int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j,
-                           int reason, const char *messagez, struct err *e);
+int submission_add_refused(struct submission *s, const struct gateway *g, struct job *j, int reason,
+                           const char *messagez, struct err *e);
 
 /* Sends it. Where the log is shared, what the store knows already (by r, of this thread) is not
- * published again: a repeat would stay in the log, and run. r may be NULL where it is not. 0: on_done
- * will come, maybe in this call. ERR_FULL (no room in the log; or, where it is shared, past
- * limits.queued_jobs), ERR_CLOSED: it will not; s may be sent again. */
+ * published again: a repeat would stay in the log, and run; and ids that clients chose are claimed
+ * where there are claims, so that of the same id elsewhere one is published. r may be NULL where it
+ * is not. 0: on_done will come, maybe in this call, and with ERR_FULL, too, after a claim. ERR_FULL
+ * (no room in the log; or, where it is shared, past limits.queued_jobs), ERR_CLOSED: it will not; s
+ * may be sent again. */
 int submission_send(struct submission *s, const struct gateway *g, struct reader *r, struct err *e);

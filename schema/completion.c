@@ -91,6 +91,10 @@ static void put_output(struct buf *b, const struct completion *c)
         put_raw(b, NAME("output"), STR_NONE);
         return;
     }
+    if (c->output.n) {
+        put_raw(b, NAME("output"), c->output);
+        return;
+    }
     start = open_object(b, NAME("output"));
     if (c->text.p)
         put_str(b, NAME("text"), c->text);
@@ -216,7 +220,7 @@ int completion_write(const struct job *j, const struct completion *c, struct buf
     put_int_unless(b, NAME("finished_at"), c->finished_at, 0);
     put_int(b, NAME("attempts"), c->attempts);
     put_str(b, NAME("node"), c->node);
-    put_raw(b, NAME("cached"), STR("false")); /* there is no result cache yet */
+    put_raw(b, NAME("cached"), c->is_cached ? STR("true") : STR("false"));
     put_output(b, c);
     put_error(b, c);
     put_usage(b, c);

@@ -31,6 +31,8 @@ struct completion {
     int attempts;
     struct str node;                 /* p == NULL: none */
     int64_t started_at, finished_at; /* wall ms, 0: null */
+    bool is_cached;                  /* the answer is one that was given before */
+    struct str output;               /* JSON source text of all of output; n == 0: the members below */
     struct str text;                 /* output.text; p == NULL: null */
     struct str message;              /* JSON source text; n == 0: null */
     struct str embedding;            /* JSON source text; n == 0: null */

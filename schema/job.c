@@ -15,18 +15,15 @@ const struct job_row job_rows[ROW_COUNT_] = {
 #define SAMPLING(id, name, type, min, max, ...) ROW(name, TYPE_##type, min, max),
 #include "schema/job.def"
 #undef SAMPLING
-    ROW("created_at", TYPE_time, 0, 0),
-    ROW("batch_line", TYPE_int, 0, 0),
-    ROW("line_form", TYPE_form, 0, 0),
-    ROW("redrive_of", TYPE_id, 0, 0),
-    ROW("n", TYPE_dropped, 0, 0),
-    ROW("cache", TYPE_dropped, 0, 0),
-    ROW("stream_options", TYPE_dropped, 0, 0),
+    ROW("created_at", TYPE_time, 0, 0), ROW("batch_line", TYPE_int, 0, 0),
+    ROW("line_form", TYPE_form, 0, 0),  ROW("redrive_of", TYPE_id, 0, 0),
+    ROW("n", TYPE_dropped, 0, 0),       ROW("stream_options", TYPE_dropped, 0, 0),
     ROW("webhook", TYPE_dropped, 0, 0),
 #undef ROW
 };
 
 static const char *const priorities[] = {"high", "normal", "low"};
+static const char *const cache_modes[] = {"bypass", "use", "refresh"};
 
 size_t job_find_row(struct str name)
 {
@@ -84,6 +81,7 @@ int job_complete(struct job *j, const struct job_defaults *d, struct err *e)
         id_ulid(d->wall_ms, ulid);
         id = str_of(ulid, ULID_LEN);
     }
+    j->is_id_chosen = j->id.p || d->id.p;
     fill(j, &j->id, id);
     fill(j, &j->model, d->model);
     fill(j, &j->tenant, d->tenant.p ? d->tenant : STR("default"));
@@ -151,11 +149,12 @@ static void put_text(struct buf *b, size_t row, struct str s)
     json_put_str(b, s);
 }
 
+static const enum job_field body_fields[] = {FIELD_PROMPT, FIELD_MESSAGES, FIELD_INPUT};
+
 /* Appends the fields of job.def that are there, each with a comma before it. Defaults are left out.
  */
 static void put_fields(const struct job *j, bool is_canonical, struct buf *b)
 {
-    static const enum job_field body_fields[] = {FIELD_PROMPT, FIELD_MESSAGES, FIELD_INPUT};
     size_t s;
 
     if (!is_canonical)
@@ -177,6 +176,8 @@ static void put_fields(const struct job *j, bool is_canonical, struct buf *b)
         put_int(b, FIELD_TIMEOUT_MS, j->timeout_ms);
     if (j->max_attempts)
         put_int(b, FIELD_MAX_ATTEMPTS, j->max_attempts);
+    if (j->cache != job_cache_default(j))
+        put_text(b, FIELD_CACHE, str_z(cache_modes[j->cache]));
     if (j->is_stream)
         put_raw(b, FIELD_STREAM, STR("true"), false);
     put_raw(b, FIELD_METADATA, j->metadata, is_canonical);
@@ -234,6 +235,26 @@ void job_digest(const struct job *j, uint8_t digest[SHA256_LEN])
     buf_release(&b);
 }
 
+void job_cache_key(const struct job *j, struct str engine_model, uint8_t key[SHA256_LEN])
+{
+    struct buf b;
+    size_t s;
+
+    buf_init(&b, job_room(j) + 6 * engine_model.n);
+    buf_reserve(&b, b.max);
+    buf_addz(&b, "genq.cache.v1"); /* another one where what stands behind it changes its meaning */
+    put_text(&b, FIELD_TENANT, j->tenant);
+    put_text(&b, FIELD_MODEL, engine_model);
+    put_raw(&b, body_fields[j->kind], j->body, true);
+    put_raw(&b, FIELD_OPTIONS, j->options, true);
+    for (s = 0; s < SAMPLING_COUNT_; s++)
+        if (s != SAMPLING_KEEP_ALIVE)
+            put_raw(&b, ROW_SAMPLING + s, j->sampling[s], true);
+    assert(!b.is_over);
+    sha256(buf_str(&b), key);
+    buf_release(&b);
+}
+
 void job_keep_digest(struct job *j)
 {
     job_digest(j, j->digest);
@@ -261,6 +282,36 @@ bool priority_parse(struct str s, enum priority *out)
             return true;
         }
     return false;
+}
+
+bool cache_mode_parse(struct str s, enum cache_mode *out)
+{
+    enum cache_mode m;
+
+    for (m = 0; m < CACHE_MODE_COUNT_; m++)
+        if (str_eqz(s, cache_modes[m])) {
+            *out = m;
+            return true;
+        }
+    return false;
+}
+
+/* A JSON number is 0 when no other digit stands before its exponent. */
+static bool is_zero(struct str number)
+{
+    size_t i;
+
+    for (i = 0; i < number.n && (number.p[i] | 0x20) != 'e'; i++)
+        if (number.p[i] >= '1' && number.p[i] <= '9')
+            return false;
+    return number.n > 0;
+}
+
+enum cache_mode job_cache_default(const struct job *j)
+{
+    bool is_repeatable = j->sampling[SAMPLING_SEED].n || is_zero(j->sampling[SAMPLING_TEMPERATURE]);
+
+    return is_repeatable ? CACHE_USE : CACHE_BYPASS;
 }
 
 const char *job_field_hint(struct str name)

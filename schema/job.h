@@ -14,6 +14,8 @@ enum priority { PRIORITY_HIGH, PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_COUNT_ };
 enum job_kind { JOB_COMPLETION, JOB_CHAT, JOB_EMBEDDING };
 /* How a batch's result line looks. */
 enum line_form { LINE_JOB, LINE_OPENAI };
+/* Whether an answer that was given before does, and whether this one is kept for others. */
+enum cache_mode { CACHE_BYPASS, CACHE_USE, CACHE_REFRESH, CACHE_MODE_COUNT_ };
 
 enum job_field {
 #define JOB_FIELD(id, name, type, doc) FIELD_##id,
@@ -41,7 +43,9 @@ struct job {
     enum job_kind kind;
     enum priority priority;
     enum line_form form;
+    enum cache_mode cache; /* where the client did not say: the default of its other fields */
     bool is_stream;
+    bool is_id_chosen; /* by the client; set by job_complete */
     struct str id, tenant, model, queue;          /* set by job_complete at the latest */
     struct str batch_id, custom_id, session;      /* decoded; p == NULL when absent */
     struct str redrive_of;                        /* id of the job that it repeats; the same */
@@ -92,11 +96,19 @@ size_t job_room(const struct job *j);
 void job_digest(const struct job *j, uint8_t digest[SHA256_LEN]);
 /* Makes it once and keeps it; the job's fields but its id must not change any more. */
 void job_keep_digest(struct job *j);
+/* SHA-256 of all that the answer depends on: tenant (answers are not shared between tenants), the
+ * engine's name of the model, prompt, options, sampling fields. Jobs with the same key may have the
+ * same answer. */
+void job_cache_key(const struct job *j, struct str engine_model, uint8_t key[SHA256_LEN]);
+
 /* Takes a digest that was made before, as a record's header has it; no 64 hex digits: none. */
 void job_take_digest(struct job *j, struct str digits);
 
 const char *priority_name(enum priority p);
 bool priority_parse(struct str s, enum priority *out);
+bool cache_mode_parse(struct str s, enum cache_mode *out);
+/* What a job does that does not say: it uses the cache where its answer is meant to repeat. */
+enum cache_mode job_cache_default(const struct job *j);
 /* Whether job_parse takes a field of this name from clients. */
 bool job_knows(struct str name);
 /* Nearest of the known field names, or NULL when none is near. */

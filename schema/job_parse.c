@@ -207,8 +207,6 @@ static int drop(struct parser *p, size_t row)
 
     if (row == ROW_N && (!json_members_int(&p->m, &n) || n != 1))
         return refuse(p, row, "must be 1: submit a job for each answer");
-    if (row == ROW_CACHE && !str_eqz(json_members_str(&p->m), "bypass"))
-        return refuse(p, row, "must be bypass: the result cache is not built yet");
     if (row == ROW_WEBHOOK)
         return refuse(p, row, "is refused: webhooks are not built yet");
     return 0;
@@ -220,6 +218,8 @@ static int take_choice(struct parser *p, size_t row)
 
     if (row == FIELD_PRIORITY && !priority_parse(s, &p->j->priority))
         return refuse(p, row, "must be high, normal or low");
+    if (row == FIELD_CACHE && !cache_mode_parse(s, &p->j->cache))
+        return refuse(p, row, "must be use, refresh or bypass");
     if (row == ROW_LINE_FORM && !str_eqz(s, "openai"))
         return refuse(p, row, "must be openai");
     if (row == ROW_LINE_FORM)
@@ -251,6 +251,7 @@ static int take_member(struct parser *p, size_t row)
     case TYPE_object:
         return take_object(p, row);
     case TYPE_priority:
+    case TYPE_cache:
     case TYPE_form:
         return take_choice(p, row);
     case TYPE_dropped:
@@ -302,6 +303,8 @@ static int check_whole(struct parser *p, const char **param)
                        "'max_tokens' and 'max_completion_tokens' are one field:"
                        " give one of them");
     }
+    if (p->j->cache == CACHE_MODE_COUNT_)
+        p->j->cache = job_cache_default(p->j);
     return 0;
 }
 
@@ -316,6 +319,7 @@ int job_parse(struct job *j, struct str json, bool is_record, const char **param
     *j = (struct job){
         .state = is_record ? STATE_QUEUED : STATE_NEW,
         .priority = PRIORITY_NORMAL,
+        .cache = CACHE_MODE_COUNT_, /* not said yet */
         .timeout_ms = JOB_TIMEOUT_MS_DEFAULT,
         .batch_line = -1,
         .text = xstrdup(json),

@@ -13,6 +13,7 @@ enum job_type {
     TYPE_bool,
     TYPE_object,
     TYPE_priority,
+    TYPE_cache,
     TYPE_num,
     TYPE_str,
     TYPE_any,
@@ -28,7 +29,6 @@ enum job_row_at {
     ROW_LINE_FORM,
     ROW_REDRIVE_OF,
     ROW_N, /* names of other APIs that are taken where they ask for nothing, and left out */
-    ROW_CACHE,
     ROW_STREAM_OPTIONS,
     ROW_WEBHOOK,
     ROW_COUNT_,

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/test_hook.h"
 #include "schema/envelope.h"
+#include "store/value.h"
 #include "worker/inside.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -14,6 +15,8 @@ struct result {
     struct worker *w;
     struct task *task;
     enum job_state state;
+    bool is_kept; /* the answer, for others, under `key` */
+    uint8_t key[SHA256_LEN];
     struct buf mem; /* the record's bytes */
 };
 
@@ -36,6 +39,16 @@ static void release(struct result *r)
     free(r);
 }
 
+/* Once it is the job's answer. */
+static void keep_answer(struct result *r)
+{
+    static const struct str name = STR_INIT("output");
+    struct str output;
+
+    value_find(r->out.record.value, &name, 1, &output);
+    cache_keep(r->w->cache, r->key, output);
+}
+
 static void on_sent(struct outgoing *o, int code)
 {
     struct result *r = (struct result *)(void *)o;
@@ -49,11 +62,14 @@ static void on_sent(struct outgoing *o, int code)
     }
     log_debug("ended", LS("id", r->out.record.key), LI("code", code));
     if (code == 0 && broker_is_shared(w->broker))
-        settled_add(&w->settled, r->out.record.headers[HEADER_TENANT], r->out.record.key);
+        settled_add(&w->settled, r->out.record.headers[HEADER_TENANT], r->out.record.key,
+                    r->task->body->mark);
     if (!w->has_store)
         live_end(w->live, r->out.record.headers[HEADER_TENANT], r->out.record.key);
     if (code != 0 && code != ERR_EXISTS) /* it had ended already: the store counts that */
         log_error("completion_refused", LI("code", code), LI("offset", r->task->offset));
+    if (code == 0 && r->is_kept && r->state == STATE_SUCCEEDED)
+        keep_answer(r);
     forget_start(w, r->task);
     release(r);
 }
@@ -106,7 +122,13 @@ static void fill(struct worker *w, const struct task *t, const struct ending *en
         .total_ms = -1,
         .cost = total_cost(b),
     };
-    if (b->started_at) {
+    if (end->cached.n > 0) {
+        c->is_cached = true;
+        c->output = end->cached;
+        c->node = STR_NONE; /* of an attempt before, that failed */
+        c->total_ms = c->finished_at > b->job->created_at ? c->finished_at - b->job->created_at : 0;
+        c->queue_ms = c->total_ms;
+    } else if (b->started_at) {
         c->queue_ms = b->started_at > b->job->created_at ? b->started_at - b->job->created_at : 0;
         c->total_ms = c->queue_ms + worker_mono_ms(w) - b->started_mono_ms;
     }
@@ -177,6 +199,10 @@ void finish_task(struct worker *w, struct task *t, const struct ending *end)
 
     if (t->body->started_at == 0)
         t->body->attempts_before = journal_attempts(w->journal, &key);
+    if (end->cache_key) {
+        r->is_kept = true;
+        memcpy(r->key, end->cache_key, sizeof r->key);
+    }
     tell(t, end);
     t->place = TASK_ENDING;
     w->n_ending++;
@@ -187,6 +213,9 @@ void finish_task(struct worker *w, struct task *t, const struct ending *end)
     if (r->state == STATE_FAILED)
         keep_letter(w, t, end);
     job_step(t->body->job, state_end_event(r->state));
+    /* Of a cancelled one no more than the name may be known. */
+    if (broker_is_shared(w->broker) && end->state != STATE_CANCELLED)
+        t->body->mark = settled_mark_of(t->body->job);
     body_drop_job(t->body);
     r->out.record.at.topic = TOPIC_COMPLETIONS;
     r->out.record.ts_ms = worker_wall_ms(w);
@@ -203,9 +232,10 @@ void finish_task(struct worker *w, struct task *t, const struct ending *end)
 void finish_failed(struct worker *w, struct task *t, enum job_state state, enum reason reason,
                    const char *messagez)
 {
-    finish_task(w, t, &(struct ending){.state = state,
-                                       .reason = reason,
-                                       .message = str_z(messagez),
-                                       .engine_ms = -1,
-                                       .first_token_ms = -1});
+    finish_task(w, t,
+                &(struct ending){.state = state,
+                                 .reason = reason,
+                                 .message = str_z(messagez),
+                                 .engine_ms = -1,
+                                 .first_token_ms = -1});
 }

@@ -1,6 +1,7 @@
 /* The inside of struct worker, for the files of this folder that are its roles. One loop thread. */
 #pragma once
 #include "base/map.h"
+#include "store/cache.h"
 #include "worker/alarm.h"
 #include "worker/journal.h"
 #include "worker/outbox.h"
@@ -44,6 +45,7 @@ struct worker {
     struct tasks tasks;
     struct schedule *schedule;
     struct pool *pool;
+    struct cache *cache;
     struct journal *journal;
     struct outbox outbox;
     struct loader loader;
@@ -143,7 +145,9 @@ struct ending {
     struct str message;                /* for people */
     const struct engine_reply *reply;  /* the answer; NULL: none */
     struct str json;                   /* the answer as one line of JSON; n == 0: none was asked */
+    struct str cached;                 /* the answer, as the cache had it; n == 0: it is `reply` */
     int64_t engine_ms, first_token_ms; /* -1: none */
+    const uint8_t *cache_key;          /* NULL: the answer is not kept for others */
 };
 /* Publishes the task's completion; the task, which is nowhere and has its job, is the outbox's
  * then. */

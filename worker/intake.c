@@ -155,13 +155,17 @@ static void take(struct worker *w, const struct record *r, struct job *job)
     waiting_add(w, t, not_before);
 }
 
-static bool has_same_digest(const struct job *a, const struct job *b)
+/* Whether it is another job than the one of its id that is here, as far as that is known: one that
+ * waits may be on disk. */
+static bool is_other(const struct task *first, const struct job *job, uint32_t mark)
 {
-    uint8_t da[SHA256_LEN], db[SHA256_LEN];
+    uint8_t one[SHA256_LEN], two[SHA256_LEN];
 
-    job_digest(a, da);
-    job_digest(b, db);
-    return memcmp(da, db, sizeof da) == 0;
+    if (!task_is_ready(first))
+        return first->body && first->body->mark && first->body->mark != mark;
+    job_digest(first->body->job, one);
+    job_digest(job, two);
+    return memcmp(one, two, sizeof one) != 0;
 }
 
 /* The record came before: its partition went away while the job ran, and has come back. */
@@ -181,13 +185,18 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 {
     uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
     const struct task *first = tasks_find(&w->tasks, hash, NULL);
-    bool is_settled = settled_has(&w->settled, job->tenant, job->id);
+    enum settled_as settled;
+    uint32_t mark;
 
-    if (!broker_is_shared(w->broker) || (!first && !is_settled))
+    if (!broker_is_shared(w->broker))
+        return false;
+    mark = settled_mark_of(job);
+    settled = settled_look(&w->settled, job->tenant, job->id, mark);
+    if (!first && settled == SETTLED_NOT)
         return false;
     log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
              LI("offset", r->at.offset));
-    if (first && task_is_ready(first) && !has_same_digest(first->body->job, job))
+    if (first ? is_other(first, job, mark) : settled == SETTLED_OTHER)
         intake_bury(w, r, "id_conflict");
     else if (!is_held(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);
@@ -264,11 +273,11 @@ static bool is_wanted(const struct worker *w, int topic)
     return !queues[0];
 }
 
-static void on_ended(void *data, struct str tenant, struct str id)
+static void on_ended(void *data, struct str tenant, struct str id, struct str digest)
 {
     struct worker *w = data;
 
-    settled_add(&w->settled, tenant, id);
+    settled_add(&w->settled, tenant, id, settled_mark(digest));
 }
 
 int intake_start(struct worker *w, struct err *e)

@@ -1,7 +1,8 @@
 /* One attempt of a job, as steps; each returns the next:
  *
- *     admit -> choose -> call ~> judge -> answer | again | wait | fail
- *                         (stream)
+ *     admit -> choose -> look -> call ~> judge -> answer | again | wait | fail
+ *                         |       (stream)
+ *                         `~> hit | call | put back
  *
  * Answers are streamed inside only where the job asked for a stream: plain answers are half the
  * work for both sides. So worker.first_token_ms and between_tokens_ms hold for streams; a plain
@@ -15,21 +16,22 @@
 #include <stdlib.h>
 
 enum {
-    REFUSAL_BYTES = 64 << 10,    /* body of an error answer */
+    REFUSAL_BYTES = 64 << 10, /* body of an error answer */
     ANSWER_BYTES = 64 << 20,
-    ELSEWHERE_MORE = 3,          /* times that a model may be missing, besides once a node */
+    ELSEWHERE_MORE = 3, /* times that a model may be missing, besides once a node */
 };
 
 enum run_step {
     RUN_ADMIT,
     RUN_CHOOSE,
+    RUN_LOOK,
     RUN_CALL,
     RUN_JUDGE,
     RUN_ANSWER,
     RUN_AGAIN,
     RUN_WAIT,
     RUN_FAIL,
-    RUN_STREAMING, /* on_done goes on */
+    RUN_STREAMING, /* on_done or on_looked goes on */
     RUN_OVER,
 };
 
@@ -55,7 +57,35 @@ static enum run_step choose(struct run *r)
         preferred = balance_session(r->w->pool, r->task->flow->key.model, run_job(r)->session);
     if (preferred)
         r->at = preferred;
-    return RUN_CALL;
+    return RUN_LOOK;
+}
+
+static void take_slot(struct run *r)
+{
+    pool_take(r->at);
+    list_push(&r->w->runs, &r->node);
+    r->w->n_runs++;
+    r->is_stream = run_job(r)->is_stream && run_job(r)->kind != JOB_EMBEDDING;
+    buf_init(&r->refusal, REFUSAL_BYTES);
+    buf_init(&r->delta, ANSWER_BYTES);
+    buf_init(&r->json, ANSWER_BYTES);
+    engine_reply_init(&r->reply, run_job(r)->kind, r->is_stream, ANSWER_BYTES);
+}
+
+static void on_looked(void *data, struct str output);
+
+/* The slot is taken from here on, though nothing has started. */
+static enum run_step look(struct run *r)
+{
+    struct worker *w = r->w;
+
+    take_slot(r);
+    if (run_job(r)->cache == CACHE_BYPASS)
+        return RUN_CALL;
+    job_cache_key(run_job(r), str_z(r->task->flow->key.model->name), r->key);
+    if (run_job(r)->cache == CACHE_USE)
+        r->ask = cache_look(w->cache, r->key, on_looked, r);
+    return r->ask ? RUN_STREAMING : RUN_CALL;
 }
 
 /* From here on a crash is this job's. */
@@ -132,24 +162,11 @@ static int start_fetch(struct run *r, struct err *e)
     return r->fetch ? 0 : e->code;
 }
 
-static void take_slot(struct run *r)
-{
-    pool_take(r->at);
-    list_push(&r->w->runs, &r->node);
-    r->w->n_runs++;
-    r->is_stream = run_job(r)->is_stream && run_job(r)->kind != JOB_EMBEDDING;
-    buf_init(&r->refusal, REFUSAL_BYTES);
-    buf_init(&r->delta, ANSWER_BYTES);
-    buf_init(&r->json, ANSWER_BYTES);
-    engine_reply_init(&r->reply, run_job(r)->kind, r->is_stream, ANSWER_BYTES);
-}
-
 static enum run_step call(struct run *r)
 {
     struct err e = {0};
 
     note_start(r);
-    take_slot(r);
     if (r->at->ops->build(run_job(r), str_z(r->task->flow->key.model->name), r->is_stream,
                           &r->request, &e) != 0) {
         r->verdict = retry_judge(FETCH_OK, ENGINE_INVALID, false);
@@ -221,11 +238,31 @@ static void finish(struct run *r, enum job_state state, enum reason reason, stru
         .json = buf_str(&r->json),
         .engine_ms = r->result.was_sent ? r->result.total_ms : -1,
         .first_token_ms = r->is_stream ? r->result.first_byte_ms : -1,
+        .cache_key = run_job(r)->cache == CACHE_BYPASS ? NULL : r->key,
     };
 
     r->task->body->attempts++;
     release_call(r);
     finish_task(r->w, r->task, &end);
+}
+
+/* The task is picked again: nothing was begun. */
+static enum run_step put_back(struct run *r)
+{
+    release_call(r);
+    waiting_again(r->w, r->task);
+    return RUN_OVER;
+}
+
+static enum run_step hit(struct run *r, struct str output)
+{
+    struct ending end = {
+        .state = STATE_SUCCEEDED, .cached = output, .engine_ms = -1, .first_token_ms = -1};
+
+    log_debug("cached", LS("id", run_job(r)->id));
+    release_call(r);
+    finish_task(r->w, r->task, &end);
+    return RUN_OVER;
 }
 
 static enum run_step answer(struct run *r)
@@ -261,8 +298,8 @@ static enum run_step again(struct run *r)
     char message[600];
 
     if (b->attempts + 1 >= most) {
-        snprintf(message, sizeof message, "%d of %d attempts failed; the last: %s",
-                 b->attempts + 1, most, r->error);
+        snprintf(message, sizeof message, "%d of %d attempts failed; the last: %s", b->attempts + 1,
+                 most, r->error);
         finish(r, STATE_FAILED, r->verdict.reason, str_z(message));
         return RUN_OVER;
     }
@@ -271,9 +308,9 @@ static enum run_step again(struct run *r)
     metric_add(METRIC_RETRIES, 1);
     b->attempts++;
     hand_back(r);
-    waiting_later(r->w, r->task,
-                  retry_wait_ms(c->retry_base_ms, c->retry_cap_ms, b->attempts,
-                                worker_random(r->w)));
+    waiting_later(
+        r->w, r->task,
+        retry_wait_ms(c->retry_base_ms, c->retry_cap_ms, b->attempts, worker_random(r->w)));
     return RUN_OVER;
 }
 
@@ -287,9 +324,9 @@ static enum run_step wait_for_node(struct run *r)
 static void go(struct run *r, enum run_step step)
 {
     static enum run_step (*const steps[])(struct run *) = {
-        [RUN_ADMIT] = admit,   [RUN_CHOOSE] = choose, [RUN_CALL] = call,
-        [RUN_JUDGE] = judge,   [RUN_ANSWER] = answer, [RUN_AGAIN] = again,
-        [RUN_WAIT] = wait_for_node, [RUN_FAIL] = fail,
+        [RUN_ADMIT] = admit, [RUN_CHOOSE] = choose,      [RUN_LOOK] = look,
+        [RUN_CALL] = call,   [RUN_JUDGE] = judge,        [RUN_ANSWER] = answer,
+        [RUN_AGAIN] = again, [RUN_WAIT] = wait_for_node, [RUN_FAIL] = fail,
     };
 
     while (step < RUN_STREAMING)
@@ -311,7 +348,31 @@ static void on_done(void *data, const struct fetch_result *result)
     go(r, RUN_JUDGE);
 }
 
+/* Meanwhile the worker may have been told to stop, or the job may be another one's. */
+static void on_looked(void *data, struct str output)
+{
+    struct run *r = data;
+    enum run_step step = RUN_CALL;
+
+    r->ask = NULL;
+    if (!broker_has_lease(r->w->broker))
+        step = put_back(r);
+    else if (output.p)
+        step = hit(r, output);
+    else if (r->w->is_stopping)
+        step = put_back(r);
+    go(r, step);
+}
+
 /* ---- from outside ---- */
+
+/* Breaks off a look, before which nothing has begun. */
+static void leave_look(struct run *r)
+{
+    cache_leave(r->ask);
+    release_call(r);
+    free_run(r);
+}
 
 void run_start(struct worker *w, struct task *t, struct node *n)
 {
@@ -330,6 +391,10 @@ void run_abort(struct worker *w, struct task *t, enum call_outcome outcome)
 {
     struct run *r = t->body->run;
 
+    if (r->ask) {
+        leave_look(r);
+        return;
+    }
     fetch_abort(r->fetch);
     run_add_to_ledger(r, outcome, worker_mono_ms(w) - r->started_ms);
     t->body->attempts++;
@@ -345,6 +410,10 @@ void run_abort_all(struct worker *w)
     for (node = w->runs.next; node != &w->runs; node = next) {
         next = node->next;
         r = LIST_ENTRY(node, struct run, node);
+        if (r->ask) {
+            leave_look(r);
+            continue;
+        }
         fetch_abort(r->fetch);
         hand_back(r);
         free_run(r);

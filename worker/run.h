@@ -10,9 +10,11 @@ struct run {
     struct task *task;
     struct node *at;
     struct fetch *fetch;
+    struct cache_ask *ask; /* while an answer is looked for that was given before */
     struct engine_request request;
     struct engine_reply reply;
     struct buf refusal, delta, json;
+    uint8_t key[SHA256_LEN]; /* in the cache; of a job that uses one */
     int status;
     bool is_stream, is_garbage;
     int64_t started_ms; /* monotonic */

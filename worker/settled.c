@@ -18,10 +18,29 @@ void settled_release(struct settled *s)
     settled_init(s);
 }
 
-struct settled_key settled_key(struct str tenant, struct str id)
+uint32_t settled_mark(struct str digits)
+{
+    uint8_t b[4];
+
+    if (digits.n < 2 * sizeof b || !unhex(str_of(digits.p, 2 * sizeof b), b, sizeof b))
+        return 0;
+    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3] | 1;
+}
+
+uint32_t settled_mark_of(const struct job *j)
 {
     uint8_t digest[SHA256_LEN];
-    struct settled_key k;
+    char digits[2 * SHA256_LEN + 1];
+
+    job_digest(j, digest);
+    hex(digest, sizeof digest, digits);
+    return settled_mark(str_z(digits));
+}
+
+struct settled_key settled_key(struct str tenant, struct str id)
+{
+    struct settled_key k = {.mark = 0};
+    uint8_t digest[SHA256_LEN];
     struct buf b;
 
     buf_init(&b, 2 * ID_MAX + 2);
@@ -30,30 +49,27 @@ struct settled_key settled_key(struct str tenant, struct str id)
     buf_adds(&b, id);
     sha256(buf_str(&b), digest);
     buf_release(&b);
-    memcpy(k.h, digest, sizeof k.h);
-    k.h[0] |= 1; /* never a free slot */
+    memcpy(&k.id, digest, sizeof k.id);
+    memcpy(&k.more, digest + sizeof k.id, sizeof k.more);
+    k.id |= 1; /* never a free slot */
     return k;
 }
 
 /* The key's slot, or the free one where it would stand. */
 static struct settled_key *find(struct settled_key *slots, struct settled_key k)
 {
-    size_t at = k.h[1] & (SLOTS - 1);
+    size_t at = k.more & (SLOTS - 1);
 
-    while (slots[at].h[0] && (slots[at].h[0] != k.h[0] || slots[at].h[1] != k.h[1]))
+    while (slots[at].id && (slots[at].id != k.id || slots[at].more != k.more))
         at = (at + 1) & (SLOTS - 1);
     return &slots[at];
 }
 
-static bool has(struct settled_key *slots, struct settled_key k)
-{
-    return slots && find(slots, k)->h[0] != 0;
-}
-
-void settled_add(struct settled *s, struct str tenant, struct str id)
+void settled_add(struct settled *s, struct str tenant, struct str id, uint32_t mark)
 {
     struct settled_key k = settled_key(tenant, id), *slot;
 
+    k.mark = mark;
     if (s->n_young == SETTLED_MAX) {
         free(s->old);
         s->old = s->young;
@@ -63,16 +79,36 @@ void settled_add(struct settled *s, struct str tenant, struct str id)
     if (!s->young)
         s->young = xcalloc(SLOTS, sizeof *s->young);
     slot = find(s->young, k);
-    s->n_young += slot->h[0] == 0;
+    s->n_young += slot->id == 0;
+    if (!k.mark)
+        k.mark = slot->mark; /* what was known of it stays known */
     *slot = k;
+}
+
+static enum settled_as look(struct settled_key *slots, struct settled_key k)
+{
+    const struct settled_key *slot = slots ? find(slots, k) : NULL;
+
+    if (!slot || slot->id == 0)
+        return SETTLED_NOT;
+    return slot->mark && k.mark && slot->mark != k.mark ? SETTLED_OTHER : SETTLED_SAME;
+}
+
+enum settled_as settled_look(const struct settled *s, struct str tenant, struct str id,
+                             uint32_t mark)
+{
+    struct settled_key k;
+    enum settled_as as;
+
+    if (!s->young && !s->old)
+        return SETTLED_NOT;
+    k = settled_key(tenant, id);
+    k.mark = mark;
+    as = look(s->young, k);
+    return as == SETTLED_NOT ? look(s->old, k) : as;
 }
 
 bool settled_has(const struct settled *s, struct str tenant, struct str id)
 {
-    struct settled_key k;
-
-    if (!s->young && !s->old)
-        return false;
-    k = settled_key(tenant, id);
-    return has(s->young, k) || has(s->old, k);
+    return settled_look(s, tenant, id, 0) != SETTLED_NOT;
 }

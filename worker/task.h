@@ -27,6 +27,7 @@ struct body {
     size_t bytes;           /* of the record's value */
     struct list loaded;     /* in the loader's list when the body may be dropped */
     struct run *run;        /* while TASK_RUNNING */
+    uint32_t mark;          /* of an ended job's digest (settled.h), in a shared log; 0: unknown */
     int slot;               /* in the journal; -1: none */
     int attempts;           /* that counted, of this process: held to max_attempts */
     int attempts_before;    /* of processes that crashed */

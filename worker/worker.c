@@ -148,6 +148,7 @@ static void init_roles(struct worker *w, struct nodes *nodes)
 
     hash_topics(w);
     init_handles(w);
+    w->cache = cache_open(w->config, w->loop);
     w->inbox = inbox_new(w->loop);
     tasks_init(&w->tasks);
     settled_init(&w->settled);
@@ -274,6 +275,7 @@ void worker_free(struct worker *w)
     if (!w)
         return;
     pool_stop(w->pool);
+    cache_close(w->cache);
     inbox_free(w->inbox);
     load_release(w);
     due_release(w);

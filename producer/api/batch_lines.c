@@ -126,6 +126,8 @@ static int read_line(struct upload *u, const struct gateway *g, struct str id, s
                           e);
     if (rc < 0)
         job_release(j);
+    else if (u->is_id_made && str_eq(j->id, id))
+        j->is_id_chosen = false;
     return rc;
 }
 

@@ -387,6 +387,7 @@ void batches_post(struct request *q)
     u = xcalloc(1, sizeof *u);
     flight_init(&u->flight, q, on_free);
     str_copyz(u->id, sizeof u->id, str_z(id));
+    u->is_id_made = !request_query(q, "id").p && !request_header(q, "Idempotency-Key").p;
     str_copyz(u->tenant, sizeof u->tenant, tenant);
     str_copyz(u->model, sizeof u->model, request_query(q, "model"));
     buf_init(&u->input,

@@ -39,6 +39,7 @@ struct upload {
     int code;        /* what a publish failed with */
     /* the request's thread */
     char id[ID_MAX + 1], tenant[ID_MAX + 1];
+    bool is_id_made; /* by us, and so are its lines' */
     char model[JOB_NAME_MAX_BYTES + 1]; /* for lines that name none; "": they are refused */
     struct buf input;                   /* body that is not cut into lines yet */
     size_t at;                          /* in it: where the next line begins */

@@ -43,7 +43,7 @@ static const struct {
     {"finished_at", "{\"type\":[\"integer\",\"null\"]}"},
     {"attempts", "{\"type\":\"integer\"}"},
     {"node", "{\"type\":[\"string\",\"null\"]}"},
-    {"cached", "{\"type\":\"boolean\"}"},
+    {"cached", "{\"type\":\"boolean\",\"description\":\"Answered from the result cache.\"}"},
     {"output", "{\"type\":[\"object\",\"null\"],\"properties\":{\"text\":{\"type\":[\"string\","
                "\"null\"]},\"message\":{\"type\":[\"object\",\"null\"]},\"embedding\":{\"type\":["
                "\"array\",\"null\"]},\"json\":{},\"finish_reason\":{\"type\":[\"string\","
@@ -74,9 +74,9 @@ static const struct param {
 #undef PARAM
 };
 
-#define LIST_SCHEMA(item)                                                                          \
-    "{\"type\":\"object\",\"required\":[\"object\",\"data\"],\"properties\":{"                     \
-    "\"object\":{\"const\":\"list\"},\"data\":{\"type\":\"array\",\"items\":" item "},"            \
+#define LIST_SCHEMA(item) \
+    "{\"type\":\"object\",\"required\":[\"object\",\"data\"],\"properties\":{" \
+    "\"object\":{\"const\":\"list\"},\"data\":{\"type\":\"array\",\"items\":" item "}," \
     "\"has_more\":{\"type\":\"boolean\"},\"next\":{\"type\":[\"integer\",\"null\"]}}}"
 
 /* Replies other than a job. */
@@ -139,6 +139,8 @@ static const char *type_schema(const char *typez)
         return "\"type\":\"object\"";
     if (is(typez, "priority"))
         return "\"enum\":[\"high\",\"normal\",\"low\"]";
+    if (is(typez, "cache"))
+        return "\"enum\":[\"use\",\"refresh\",\"bypass\"]";
     if (is(typez, "time"))
         return TIME_SCHEMA;
     return NULL; /* any JSON */

@@ -126,7 +126,6 @@ TEST(what_is_not_built_yet_says_so)
 {
     check_error("auth: {}", "g.yaml:1:1: auth: not built yet");
     check_error("filter: {}", "g.yaml:1:1: filter: not built yet");
-    check_error("cache: {}", "g.yaml:1:1: cache: not built yet");
     check_error("telemetry: {}", "g.yaml:1:1: telemetry: not built yet");
     check_error("models: {m: {fallback: []}}", "g.yaml:1:14: models: fallback: not built yet");
 }

@@ -416,6 +416,27 @@ def test_key_retry_cap_ms():
 
 # ---- retention and limits
 
+def is_cached(w, **fields):
+    return w.finished(w.submit(seed=1, **fields)["id"])["cached"]
+
+
+def test_key_cache_ttl_s():
+    with Up("cache: {ttl_s: 1}\n") as w:
+        is_cached(w)
+        wait_for(lambda: not is_cached(w), "the end of the answer's second")
+    for ttl, hit in ((0, False), (1000, True)):
+        with Up("cache: {ttl_s: %d}\n" % ttl) as w:
+            assert [is_cached(w), is_cached(w)] == [False, hit], ttl
+
+
+def test_key_cache_max_bytes():
+    for most, hit in ((0, False), (100, False), (300, True), (3000, True)):
+        with Up("cache: {max_bytes: %d}\n" % most) as w:
+            assert [is_cached(w), is_cached(w)] == [False, hit], most
+            is_cached(w, prompt="another")  # 300 has room for one
+            assert is_cached(w) is (most == 3000), most
+
+
 def test_key_retention_jobs_days():
     for days, is_kept in ((1, False), (5, True)):
         with Up("retention: {jobs_days: %d}\n" % days) as w:

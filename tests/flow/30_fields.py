@@ -401,6 +401,20 @@ def read_text(events, until=None):
     return text
 
 
+def test_field_cache():
+    """Whether a question that was answered is asked again, and whether its answer is kept."""
+    with World() as w:
+        def asked(prompt, *modes):
+            for mode in modes:
+                w.finished(w.submit(prompt="key=" + prompt, **({"cache": mode} if mode else {}))["id"])
+            return order_of(w).count(prompt)
+
+        assert asked("u", "use", "use", "use") == 1
+        assert asked("b", "bypass", "bypass", "use") == 3
+        assert asked("r", "use", "refresh", "use") == 2
+        assert asked("d", None, None) == 2
+
+
 def test_field_stream():
     """Asked for at the engine; tokens reach who listens, those that join late from the first on."""
     with Nodes({m: (["--chunk-ms", "400", *options], settings)

@@ -145,6 +145,6 @@ TEST(jobs)
                  samplings[i].docz, samplings[i].place == NOWHERE ? "" : ollama);
         CHECK(has_row(&doc, row));
     }
-    CHECK_INT(count(&doc, "\n| `"), COUNT(fields) + COUNT(samplings) + 4); /* n, cache, … */
+    CHECK_INT(count(&doc, "\n| `"), COUNT(fields) + COUNT(samplings) + 3); /* n, webhook, … */
     buf_release(&doc);
 }

@@ -268,10 +268,98 @@ TEST(what_is_not_built_yet)
                    "\"webhook\":null}"));
     CHECK(refused("{\"prompt\":\"a\",\"n\":2}", "n", "must be 1"));
     CHECK(refused("{\"prompt\":\"a\",\"n\":\"1\"}", "n", "must be 1"));
-    CHECK(refused("{\"prompt\":\"a\",\"cache\":\"use\"}", "cache",
-                  "the result cache is not built yet"));
     CHECK(refused("{\"prompt\":\"a\",\"webhook\":\"http://x/\"}", "webhook",
                   "webhooks are not built yet"));
+}
+
+static enum cache_mode cache_of(const char *membersz)
+{
+    char text[256];
+    struct job j;
+    enum cache_mode mode;
+
+    snprintf(text, sizeof text, "{\"prompt\":\"a\"%s}", membersz);
+    CHECK(parses(&j, text));
+    mode = j.cache;
+    job_release(&j);
+    return mode;
+}
+
+TEST(an_answer_that_is_meant_to_repeat_may_come_from_the_cache)
+{
+    static const char *const greedy[] = {"0", "0.0", "-0", "0e5", "0.00E+3", " 0 "};
+    char text[128];
+    size_t i;
+
+    for (i = 0; i < sizeof greedy / sizeof greedy[0]; i++) {
+        snprintf(text, sizeof text, ",\"temperature\":%s", greedy[i]);
+        CHECK_INT(cache_of(text), CACHE_USE);
+    }
+    CHECK_INT(cache_of(""), CACHE_BYPASS);
+    CHECK_INT(cache_of(",\"temperature\":0.01"), CACHE_BYPASS);
+    CHECK_INT(cache_of(",\"temperature\":1e-3"), CACHE_BYPASS);
+    CHECK_INT(cache_of(",\"temperature\":null,\"seed\":null"), CACHE_BYPASS);
+    CHECK_INT(cache_of(",\"temperature\":1,\"seed\":0"), CACHE_USE);
+    CHECK_INT(cache_of(",\"cache\":\"bypass\",\"seed\":0"), CACHE_BYPASS);
+    CHECK_INT(cache_of(",\"cache\":\"refresh\""), CACHE_REFRESH);
+    CHECK_INT(cache_of(",\"cache\":null,\"seed\":1"), CACHE_USE);
+    CHECK(refused("{\"prompt\":\"a\",\"cache\":\"\"}", "cache", "use, refresh or bypass"));
+    CHECK(refused("{\"prompt\":\"a\",\"cache\":true}", "cache", "use, refresh or bypass"));
+}
+
+/* Hex of the key of a job of tenant t with these members, asked of engine model m. */
+static const char *key_of(const char *membersz)
+{
+    static char digits[2 * SHA256_LEN + 1];
+    uint8_t key[SHA256_LEN];
+    char text[512];
+    struct job j;
+
+    snprintf(text, sizeof text, "{\"model\":\"alias\",\"tenant\":\"t\"%s}", membersz);
+    CHECK(parses(&j, text));
+    job_cache_key(&j, STR("m"), key);
+    hex(key, sizeof key, digits);
+    job_release(&j);
+    return digits;
+}
+
+TEST(a_cache_key_is_of_what_the_answer_depends_on)
+{
+    char first[2 * SHA256_LEN + 1];
+
+    str_copyz(first, sizeof first,
+              str_z(key_of(",\"prompt\":\"a\",\"options\":{\"x\":1},\"seed\":1")));
+    /* Workers of other versions share answers by it: it must not change without its version. */
+    CHECK_STR(str_z(first), "ddbfc26b446d8da68c0374fa83bfc1d721184fe3fd3e75238f1921c12f087d0f");
+    CHECK_STR(str_z(key_of(",\"seed\": 1,\"id\":\"i\",\"stream\":true,\"options\":{ \"x\" : 1 },"
+                           "\"session\":\"s\",\"metadata\":{},\"cache\":\"refresh\",\"deadline\":5,"
+                           "\"keep_alive\":1,\"prompt\":\"a\"")),
+              first);
+    CHECK(strcmp(key_of(",\"prompt\":\"b\",\"options\":{\"x\":1},\"seed\":1"), first) != 0);
+    CHECK(strcmp(key_of(",\"input\":\"a\",\"options\":{\"x\":1},\"seed\":1"), first) != 0);
+    CHECK(strcmp(key_of(",\"prompt\":\"a\",\"options\":{\"x\":2},\"seed\":1"), first) != 0);
+    CHECK(strcmp(key_of(",\"prompt\":\"a\",\"options\":{\"x\":1},\"seed\":2"), first) != 0);
+    CHECK(strcmp(key_of(",\"prompt\":\"a\",\"options\":{\"x\":1},\"top_k\":1"), first) != 0);
+    CHECK(strcmp(key_of(",\"prompt\":\"a\",\"options\":{\"x\":1,\"y\":\" \"},\"seed\":1"), first) !=
+          0);
+}
+
+TEST(a_cache_mode_is_written_where_it_is_no_default)
+{
+    struct job j;
+    struct buf b;
+
+    buf_init(&b, 4096);
+    CHECK(parses(&j, "{\"prompt\":\"a\",\"cache\":\"use\",\"seed\":1}"));
+    CHECK_INT(job_write(&j, &b), 0);
+    CHECK(!memmem(b.p, b.n, "cache", 5));
+    job_release(&j);
+    buf_clear(&b);
+    CHECK(parses(&j, "{\"prompt\":\"a\",\"cache\":\"refresh\",\"seed\":1}"));
+    CHECK_INT(job_write(&j, &b), 0);
+    CHECK(memmem(b.p, b.n, "\"cache\":\"refresh\"", 17));
+    job_release(&j);
+    buf_release(&b);
 }
 
 TEST(max_tokens_has_two_names)
