@@ -2,6 +2,7 @@
  *
  * GENQ_CRASH_AT=<step>[:n]  the process kills itself the n-th time (default 1) it comes to a step:
  *     start_journalled called answered published acked due_read due_published cancel_seen
+ *     routed
  * GENQ_SKIP=<step>          leaves a step out, so that a test can prove that it matters:
  *     journal source ack due_source cancel_abort finish_publish takeover; low_mark commits one past
  *     it */

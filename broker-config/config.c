@@ -133,6 +133,29 @@ const struct config_model *config_model(const struct config *c, struct str model
     return NULL;
 }
 
+/* To Ollama `x` and `x:latest` are one. */
+static struct str without_latest(struct str name)
+{
+    struct str latest = STR(":latest");
+
+    if (name.n > latest.n && str_eq(str_of(name.p + name.n - latest.n, latest.n), latest))
+        name.n -= latest.n;
+    return name;
+}
+
+struct str config_queue(const struct config *c, struct str model)
+{
+    const struct config_model *m = config_model(c, model);
+    struct str name = without_latest(model);
+    size_t i;
+
+    for (i = 0; !m && i < c->n_models; i++)
+        if (str_eq(name, without_latest(str_z(c->models[i].alias))) ||
+            str_eq(name, without_latest(str_z(c->models[i].target))))
+            m = &c->models[i];
+    return m ? str_z(m->queue) : STR("default");
+}
+
 bool config_has_queue(const struct config *c, struct str queue)
 {
     size_t i;

@@ -65,6 +65,8 @@ int config_set_text(char **member, const char *value);
 
 /* The model's row, or NULL: `model` is then the engine's own name and its queue is "default". */
 const struct config_model *config_model(const struct config *c, struct str model);
+/* The queue of jobs that name this model, by its alias or by the engine's own name. */
+struct str config_queue(const struct config *c, struct str model);
 bool config_has_queue(const struct config *c, struct str queue);
 
 /* Appends all settings with their values as YAML (`genq config check`), and the reference table that

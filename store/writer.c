@@ -23,7 +23,7 @@ enum { UNKNOWN = -1 }; /* unfinished, before it was read */
 static const char *const sql[W_COUNT_] = {
     [W_ADD_JOB] = "INSERT INTO job(" JOB_COLUMNS ")"
                   " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
-    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off, off FROM job"
+    [W_GET_JOB] = "SELECT seq, state, batch, batch_id, digest, completion_off, off, queue FROM job"
                   " WHERE tenant=? AND id=?",
     [W_FILL_JOB] =
         "UPDATE job SET (" JOB_COLUMNS ")=(?,?,?,?,?,?,ifnull(?, completion_off),"

@@ -88,6 +88,7 @@ struct job_row {
     bool has_digest;
     uint8_t digest[SHA256_LEN];
     char batch_id[ID_MAX + 1]; /* "" for none */
+    char queue[JOB_NAME_MAX_BYTES + 1];
 };
 
 /* Binds a statement's parameters one after the other. */

@@ -23,6 +23,7 @@ int writer_get_job(struct store_writer *w, struct str tenant, struct str id, str
         if (row->has_digest)
             memcpy(row->digest, digest.p, SHA256_LEN);
         row->completion_off = db_int(s, 5);
+        str_copyz(row->queue, sizeof row->queue, db_text(s, 7));
         row->is_expected = state_is_terminal(row->state) && !row->has_digest && !db_is_null(s, 6);
     }
     db_reset(s);
@@ -111,17 +112,21 @@ static int take_line(struct store_writer *w, const struct new_job *n, const stru
     return rc;
 }
 
-/* Its completion came first, over another partition, and made the row: what only the record knows
- * is added. */
+/* Its completion came first, over another partition, and made the row, or its copy in another
+ * queue: what only the record knows is added. */
 static int fill(struct store_writer *w, const struct new_job *n, const struct job_row *row)
 {
-    struct new_job ended = {
-        .j = n->j, .state = row->state, .off = -1, .completion_off = -1, .digest = n->digest};
+    struct new_job known = {.j = n->j,
+                            .state = row->state,
+                            .off = state_is_terminal(row->state) ? -1 : n->off,
+                            .part = n->part,
+                            .completion_off = -1,
+                            .digest = n->digest};
     struct binder b = {w->stmts[W_FILL_JOB], 0};
     int rc;
 
-    bind_numbers(&b, &ended);
-    bind_texts(&b, &ended);
+    bind_numbers(&b, &known);
+    bind_texts(&b, &known);
     put_int(&b, row->seq);
     rc = writer_run(w, b.s);
     return rc == 0 && n->tally ? take_line(w, n, row) : rc;
@@ -150,12 +155,20 @@ static int mark_due(struct store_writer *w, struct record *r, const struct new_j
     return writer_run(w, b.s);
 }
 
+/* A worker that does not have the model sent the job to another queue (worker/route.c): the digest,
+ * which the queue is part of, goes with it. */
+static bool is_behind_its_copy(const struct record *r, const struct new_job *n,
+                               const struct job_row *row)
+{
+    return !topics_is_jobs(r->source.topic) && is_same(n, row) && !str_eqz(n->j->queue, row->queue);
+}
+
 static int repeat(struct store_writer *w, struct record *r, const struct new_job *n,
                   const struct job_row *row)
 {
     int rc = 0;
 
-    if (row->is_expected)
+    if (row->is_expected || is_behind_its_copy(r, n, row))
         return fill(w, n, row);
     r->detail = (int)row->state;
     if (!is_same(n, row))

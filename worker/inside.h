@@ -63,7 +63,10 @@ struct worker {
     uv_check_t after;         /* one after what it waited for */
     uv_timer_t drain;
     int64_t wall_ms, mono_ms; /* of this turn; 0: to be read */
-    size_t n_behind;          /* job topics not caught up */
+    size_t n_behind;          /* job topics not caught up, and one more while is_widening */
+    bool *is_taken;           /* by topic: subscribed to */
+    bool is_widening;         /* the nodes' models are not all known yet */
+    bool is_widen_due;
     bool is_control_read;     /* cancellations are known: jobs may run */
     bool is_pump_due;
     bool is_stopping, is_stopped;
@@ -85,6 +88,8 @@ void worker_read_failed(void *worker, int code);
 
 /* ---- intake.c ---- */
 int intake_start(struct worker *w, struct err *e);
+/* Takes further queues, where the nodes turned out to have their models. */
+int intake_widen(struct worker *w, struct err *e);
 /* A record's job, or NULL when it is none (e tells why). Caller frees as a body's job. */
 struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e);
 /* Publishes a record that is no job to the dead-letter topic, which finishes it. */
@@ -136,6 +141,12 @@ void run_start(struct worker *w, struct task *t, struct node *n);
 void run_abort(struct worker *w, struct task *t, enum call_outcome outcome);
 /* Breaks off all calls and hands their jobs back to the log. */
 void run_abort_all(struct worker *w);
+
+/* ---- route.c ---- */
+/* Whether a job whose model no node has is to go to another queue. The task has its job. */
+bool route_is_open(const struct worker *w, const struct task *t);
+/* Sends it there; the task, which is nowhere, is the outbox's then. */
+void route_away(struct worker *w, struct task *t);
 
 /* ---- finish.c ---- */
 /* How a job ended: what of struct completion its run knows. */

@@ -136,6 +136,7 @@ static void take(struct worker *w, const struct record *r, struct job *job)
     t->topic = r->at.topic;
     t->partition = r->at.partition;
     t->offset = r->at.offset;
+    t->is_routed = r->headers[HEADER_SOURCE].p && r->source.topic != TOPIC_SCHEDULED;
     t->cost = cost_of(job, r->value.n);
     schedule_assign(w->schedule, t, topics_priority(r->at.topic), job->tenant,
                     engine_name(w, job->model));
@@ -168,15 +169,31 @@ static bool is_other(const struct task *first, const struct job *job, uint32_t m
     return memcmp(one, two, sizeof one) != 0;
 }
 
+static bool is_at(const struct task *t, struct position at)
+{
+    return t->topic == at.topic && t->partition == at.partition && t->offset == at.offset;
+}
+
 /* The record came before: its partition went away while the job ran, and has come back. */
 static bool is_held(const struct worker *w, uint64_t hash, struct position at)
 {
     const struct task *t;
 
     for (t = tasks_find(&w->tasks, hash, NULL); t; t = tasks_find(&w->tasks, hash, t))
-        if (t->topic == at.topic && t->partition == at.partition && t->offset == at.offset)
+        if (is_at(t, at))
             return true;
     return false;
+}
+
+/* Who has the id. Not what is on its way to another queue: the record may be its copy, in a queue
+ * that is this worker's too. */
+static const struct task *first_of(const struct worker *w, uint64_t hash, struct position at)
+{
+    const struct task *t = tasks_find(&w->tasks, hash, NULL);
+
+    while (t && t->is_routing && !is_at(t, at))
+        t = tasks_find(&w->tasks, hash, t);
+    return t;
 }
 
 /* Its id waits or runs here already, or its completion is in the log: it does not run again. Takes
@@ -184,7 +201,7 @@ static bool is_held(const struct worker *w, uint64_t hash, struct position at)
 static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 {
     uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
-    const struct task *first = tasks_find(&w->tasks, hash, NULL);
+    const struct task *first = first_of(w, hash, r->at);
     enum settled_as settled;
     uint32_t mark;
 
@@ -221,13 +238,16 @@ static void on_records(void *data, const struct record *records, size_t n)
     }
 }
 
-static void on_caught_up(void *data, int topic)
+static void behind_less(struct worker *w)
 {
-    struct worker *w = data;
-
-    (void)topic;
     if (--w->n_behind == 0 && !w->is_stopping)
         journal_forget_unseen(w->journal);
+}
+
+static void on_caught_up(void *data, int topic)
+{
+    (void)topic;
+    behind_less(data);
 }
 
 struct leaving {
@@ -261,18 +281,6 @@ static size_t on_revoked(void *data, int topic, int partition)
     return l.n_busy;
 }
 
-/* worker.queues: all, or those that are named. */
-static bool is_wanted(const struct worker *w, int topic)
-{
-    char *const *queues = w->config->worker_queues;
-    size_t i;
-
-    for (i = 0; queues[i]; i++)
-        if (str_eqz(topics_queue(w->topics, topic), queues[i]))
-            return true;
-    return !queues[0];
-}
-
 static void on_ended(void *data, struct str tenant, struct str id, struct str digest)
 {
     struct worker *w = data;
@@ -280,7 +288,51 @@ static void on_ended(void *data, struct str tenant, struct str id, struct str di
     settled_add(&w->settled, tenant, id, settled_mark(digest));
 }
 
-int intake_start(struct worker *w, struct err *e)
+/* ---- which queues ---- */
+
+static bool is_of_models(const struct config *c, struct str queue)
+{
+    bool is_named = str_eqz(queue, "default");
+    size_t i;
+
+    for (i = 0; i < c->n_models && !is_named; i++)
+        is_named = str_eqz(queue, c->models[i].queue);
+    return is_named;
+}
+
+static bool has_model_of(const struct worker *w, struct str queue)
+{
+    const struct node *n;
+    size_t i, k;
+
+    for (i = 0; i < w->pool->n; i++) {
+        n = &w->pool->node[i];
+        for (k = 0; k < n->has.n_models; k++)
+            if (str_eq(config_queue(w->config, str_z(n->models[k]->name)), queue))
+                return true;
+        if (n->has.has_any)
+            return true;
+    }
+    return false;
+}
+
+/* worker.queues: those that are named; auto: those of its nodes' models, for another worker may
+ * have the others. What no model's jobs go to by themselves is everybody's. */
+static bool is_wanted(const struct worker *w, int topic)
+{
+    struct str queue = topics_queue(w->topics, topic);
+    char *const *named = w->config->worker_queues;
+
+    for (; *named; named++)
+        if (str_eqz(queue, *named))
+            return true;
+    if (w->config->worker_queues[0])
+        return false;
+    return !broker_is_shared(w->broker) || !w->config->queues[1] ||
+           !is_of_models(w->config, queue) || has_model_of(w, queue);
+}
+
+static int subscribe(struct worker *w, int topic, struct err *e)
 {
     struct subscription s = {.on_records = on_records,
                              .on_caught_up = on_caught_up,
@@ -289,16 +341,37 @@ int intake_start(struct worker *w, struct err *e)
                              .on_ended = on_ended,
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};
-    int topic, rc, n = (int)topics_count(w->topics);
 
-    for (topic = TOPIC_JOBS; topic < n; topic++)
-        w->n_behind += is_wanted(w, topic);
-    for (topic = TOPIC_JOBS; topic < n; topic++) {
-        if (!is_wanted(w, topic))
-            continue;
-        rc = broker_subscribe(w->broker, topic, &s, e);
-        if (rc != 0)
-            return rc;
+    w->n_behind++;
+    w->is_taken[topic] = true;
+    return broker_subscribe(w->broker, topic, &s, e);
+}
+
+static bool knows_queues(const struct worker *w)
+{
+    return w->config->worker_queues[0] || !broker_is_shared(w->broker) ||
+           pool_knows_models(w->pool);
+}
+
+/* A queue once taken is kept: its jobs wait while the engine is away. */
+int intake_widen(struct worker *w, struct err *e)
+{
+    int topic, rc = 0, n = (int)topics_count(w->topics);
+
+    for (topic = TOPIC_JOBS; topic < n && rc == 0; topic++)
+        if (!w->is_taken[topic] && is_wanted(w, topic))
+            rc = subscribe(w, topic, e);
+    if (rc == 0 && w->is_widening && knows_queues(w)) {
+        w->is_widening = false;
+        behind_less(w);
     }
-    return 0;
+    return rc;
+}
+
+int intake_start(struct worker *w, struct err *e)
+{
+    w->is_taken = xcalloc(topics_count(w->topics), sizeof *w->is_taken);
+    w->is_widening = true;
+    w->n_behind = 1; /* until all queues are known */
+    return intake_widen(w, e);
 }

@@ -210,6 +210,16 @@ void pool_set_slots(struct node *n, int slots)
 
 /* ---- questions ---- */
 
+bool pool_knows_models(const struct pool *p)
+{
+    size_t i;
+
+    for (i = 0; i < p->n; i++)
+        if (!p->node[i].is_built)
+            return false;
+    return true;
+}
+
 bool pool_knows_all(const struct pool *p)
 {
     size_t i;

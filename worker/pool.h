@@ -87,6 +87,8 @@ bool node_is_open(const struct node *n);
 bool node_has_model(const struct node *n, const struct model *m);
 /* Whether the name is one to show: of an Ollama not the short forms. */
 bool node_shows_model(const struct node *n, const struct model *m);
+/* Every node was asked for its models, or is told them by the config. */
+bool pool_knows_models(const struct pool *p);
 /* Every node is up and probed, and none takes any model: what no node has, nobody has. */
 bool pool_knows_all(const struct pool *p);
 /* Appends up to `max` names of models that exist: "a, b, c". */

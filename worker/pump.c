@@ -1,5 +1,6 @@
 /* Brings jobs and free slots together: a node with room, the job that is next for it, and so on
- * until one of the two is used up. Jobs that no node can ever do are failed here, too. */
+ * until one of the two is used up. Jobs that no node can ever do leave here, too: to their model's
+ * queue, or failed. */
 #include "worker/balance.h"
 #include "worker/inside.h"
 #include <stdio.h>
@@ -34,7 +35,10 @@ static void fail_orphans(struct worker *w)
     for (i = 0; i < ORPHANS_A_TURN && (t = schedule_pick_orphan(w->schedule)) != NULL; i++) {
         load_leave(w, t);
         load_flow(w, t->flow);
-        fail_orphan(w, t);
+        if (route_is_open(w, t))
+            route_away(w, t);
+        else
+            fail_orphan(w, t);
     }
 }
 

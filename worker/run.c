@@ -272,12 +272,6 @@ static enum run_step answer(struct run *r)
     return RUN_OVER;
 }
 
-static enum run_step fail(struct run *r)
-{
-    finish(r, STATE_FAILED, r->verdict.reason, str_z(r->error));
-    return RUN_OVER;
-}
-
 /* The job is queued again; what its start left behind is taken back. */
 static void hand_back(struct run *r)
 {
@@ -288,6 +282,17 @@ static void hand_back(struct run *r)
     b->slot = -1;
     job_step(b->job, EVENT_RETRY);
     live_requeue(r->w->live, b->job->tenant, b->job->id);
+}
+
+static enum run_step fail(struct run *r)
+{
+    if (r->verdict.reason == REASON_MODEL_NOT_FOUND && route_is_open(r->w, r->task)) {
+        hand_back(r);
+        route_away(r->w, r->task);
+        return RUN_OVER;
+    }
+    finish(r, STATE_FAILED, r->verdict.reason, str_z(r->error));
+    return RUN_OVER;
 }
 
 static enum run_step again(struct run *r)

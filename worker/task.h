@@ -55,7 +55,9 @@ struct task {
     uint8_t place;           /* enum task_place */
     bool is_reading;         /* a read of its record is under way */
     bool is_gone;            /* forgotten meanwhile; freed when the read returns */
-    bool is_wall_timed;      /* TASK_TIMED: in the heap by wall time */
+    bool is_wall_timed : 1;  /* TASK_TIMED: in the heap by wall time */
+    bool is_routed : 1;      /* came here from another queue (route.c) */
+    bool is_routing : 1;     /* TASK_ENDING: on its way to another queue */
 };
 
 _Static_assert(sizeof(struct task) + 2 * sizeof(void *) <= 96, "an entry and its hash slot");

@@ -73,11 +73,24 @@ static void end_stop(struct worker *w)
         w->on_stopped(w->on_stopped_data);
 }
 
+/* After the pool changed. What fails is tried again with the next change. */
+static void widen(struct worker *w)
+{
+    struct err e = {0};
+
+    if (!w->is_widen_due || w->is_stopping)
+        return;
+    w->is_widen_due = false;
+    if (intake_widen(w, &e) != 0)
+        log_error("subscribe", LZ("error", e.msg));
+}
+
 /* All of a turn's work that is done once for many. May free w. */
 static void end_turn(struct worker *w)
 {
     if (w->is_stopped)
         return;
+    widen(w);
     due_flush(w);
     load_flush(w);
     if (w->is_pump_due) {
@@ -104,7 +117,9 @@ static void after_poll(uv_check_t *handle)
 
 static void on_pool_change(void *data)
 {
-    ((struct worker *)data)->is_pump_due = true;
+    struct worker *w = data;
+
+    w->is_pump_due = w->is_widen_due = true;
 }
 
 /* ---- start ---- */
@@ -286,6 +301,7 @@ void worker_free(struct worker *w)
     alarms_release(&w->deadlines);
     journal_close(w->journal);
     free(w->topic_hashes);
+    free(w->is_taken);
     free(w->tried);
     pool_drop_models(w->pool);
     schedule_free(w->schedule);

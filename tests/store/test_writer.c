@@ -151,6 +151,38 @@ TEST(the_job_of_a_completion_that_came_first_is_no_repeat)
     fx_free(fx);
 }
 
+/* A worker sent it to another queue before the store read its record (worker/route.c). */
+TEST(a_job_behind_its_copy_is_no_repeat)
+{
+    struct fixture *fx = fx_new();
+    struct record r = {.source = POSITION_NONE};
+    struct err e = {0};
+    struct job j;
+    struct buf mem;
+    int detail = -1;
+
+    CHECK_INT(job_parse(&j, STR(JOB_A), true, NULL, &e), 0);
+    CHECK_INT(job_complete(&j, &(struct job_defaults){.wall_ms = 5, .batch_line = -1}, &e), 0);
+    job_keep_digest(&j);
+    j.queue = STR("big");
+    buf_init(&mem, 1 << 16);
+    CHECK_INT(envelope_job(&r, &j, &mem, &e), 0);
+    r.source = (struct position){topics_jobs(fx->topics, STR("default"), PRIORITY_NORMAL), 0, 7};
+    fx_begin(fx);
+    CHECK_INT(fx_apply(fx, &r, r.source.topic), 0);
+    CHECK_INT(fx_apply(fx, &r, r.source.topic), ERR_EXISTS);
+    CHECK_INT(fx_job(fx, JOB_A), 0);
+    CHECK_INT(fx_job_from(fx, JOB_A, POSITION_NONE, &detail), ERR_EXISTS);
+    CHECK_INT(detail, STATE_QUEUED);
+    CHECK_INT(fx_apply(fx, &r, r.source.topic), ERR_EXISTS);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(store_unfinished(fx->writer), 1);
+    CHECK_INT(fx_int(fx, "SELECT off IS NOT NULL FROM job WHERE queue='default'"), 1);
+    job_release(&j);
+    buf_release(&mem);
+    fx_free(fx);
+}
+
 TEST(late_completion_is_wasted)
 {
     struct fixture *fx = fx_new();
