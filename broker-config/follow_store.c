@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "broker-config/follow_store.h"
 #include "broker-config/header_codec.h"
 #include "schema/migrate.h"
@@ -184,10 +185,13 @@ static int add(struct follow_store *s, struct db_stmt *to, const struct record *
 
 int follow_store_add(struct follow_store *s, const struct record *r, struct err *e)
 {
+    int64_t now_ms;
+
     if (r->at.topic == TOPIC_COMPLETIONS)
         return add(s, s->feed, r, e);
     if (r->at.topic != TOPIC_DEAD || r->at.partition != 0) /* both have one partition */
         return 0;
-    db_bind_int(s->old, 1, r->ts_ms - DEAD_KEEP_MS);
+    now_ms = clock_wall_ms(); /* a record may say any time */
+    db_bind_int(s->old, 1, (r->ts_ms < now_ms ? r->ts_ms : now_ms) - DEAD_KEEP_MS);
     return db_run(s->old, e) ? e->code : add(s, s->dead, r, e);
 }

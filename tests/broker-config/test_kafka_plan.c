@@ -129,6 +129,7 @@ TEST(where_there_is_nothing_all_is_made)
         CHECK_STR(wanted(p, "retention.ms"), rows[i].retentionz);
         CHECK_STR(wanted(p, "retention.bytes"), rows[i].bytesz);
         CHECK_STR(wanted(p, "max.message.bytes"), "5000");
+        CHECK_STR(wanted(p, "message.timestamp.type"), "LogAppendTime");
         CHECK_STR(wanted(p, "min.insync.replicas"), "1");
     }
     close_all(&f);

@@ -88,7 +88,8 @@ def test_all_topics_are_made_once():
     done = t.settles()
     assert done == re.sub("^create ", "created ", planned, flags=re.M), (planned, done)
     assert t.there() == expected(default=16), t.there()
-    common = {"max.message.bytes": str(10485760 + 65536), "min.insync.replicas": "1"}
+    common = {"max.message.bytes": str(10485760 + 65536), "min.insync.replicas": "1",
+              "message.timestamp.type": "LogAppendTime"}
     kept = {"retention.ms": str(30 * DAY_MS), "retention.bytes": "-1"}
     for name, wanted in (("completions", {"cleanup.policy": "delete", **kept}),
                          ("scheduled", {"cleanup.policy": "compact"}),

@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "base/metric.h"
 #include "tests/store/fixture.h"
 #include <stdio.h>
@@ -491,6 +492,21 @@ TEST(watchers_are_woken_after_the_commit_only)
     CHECK_INT(feed.n_woken, 1);
     live_unwatch(fx->live, &job.w);
     live_unwatch(fx->live, &feed.w);
+    fx_free(fx);
+}
+
+TEST(a_record_of_times_to_come_deletes_nothing)
+{
+    struct fixture *fx = fx_new();
+
+    store_set_retention(fx->writer, 1);
+    fx->now_ms = clock_wall_ms();
+    submit(fx, JOB_A);
+    finish(fx, JOB_A, STATE_SUCCEEDED);
+    fx->now_ms += INT64_C(10) * 365 * 86400000;
+    submit(fx, "{\"id\":\"c\",\"model\":\"m\",\"prompt\":\"hi\"}");
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM job"), 2);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM \"genq.completions\""), 1);
     fx_free(fx);
 }
 
