@@ -1,6 +1,7 @@
 /* librdkafka's clients: their properties, their log, their errors as ours. */
 #include "base/log.h"
 #include "broker-config/kafka.h"
+#include "broker-config/kafka_wait.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -148,6 +149,7 @@ rd_kafka_t *kafka_client_new(enum kafka_role role, rd_kafka_conf_t *conf, struct
     rd_kafka_t *rk = rd_kafka_new(role == KAFKA_CONSUMER ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER,
                                   conf, why, sizeof why);
 
+    kafka_wait_link();
     if (rk)
         return rk;
     rd_kafka_conf_destroy(conf);
