@@ -13,7 +13,7 @@ enum {
     VIEW_AGE_MS = 1000,
     WORKER_MAX_BYTES = 1 << 20,
     VIEW_MAX_BYTES = 32 << 20,
-    FORGET_MS = 3600000, /* so late that nobody's clock is wrong by it */
+    FORGET_MS = 3600000,
 };
 
 #define BEAT_KEPT STR("15000")
@@ -108,18 +108,21 @@ static void send_worker(struct hot *h, struct buf *b)
         set_expiring(h, "worker", str_z(h->id), buf_str(b));
 }
 
-/* The list of all workers, since looking for keys by a pattern looks at every key there is. */
+/* The list of all workers, since looking for keys by a pattern looks at every key there is. By the
+ * time of day that Redis has, for that of a machine may be wrong. */
 static void send_membership(struct hot *h)
 {
-    char now[24], old[24];
+    static const char script[] =
+        "local t = redis.call('TIME') local ms = t[1] * 1000 + math.floor(t[2] / 1000) "
+        "redis.call('ZADD', KEYS[1], ms, ARGV[1]) "
+        "return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - ARGV[2])";
+    char forget[24];
 
-    snprintf(now, sizeof now, "%lld", (long long)clock_wall_ms());
-    snprintf(old, sizeof old, "%lld", (long long)clock_wall_ms() - FORGET_MS);
-    hot_send(h, (struct str[]){STR("ZADD"), STR("genq:workers"), str_z(now), str_z(h->id)}, 4,
-             on_beat_written);
+    snprintf(forget, sizeof forget, "%d", FORGET_MS);
     hot_send(h,
-             (struct str[]){STR("ZREMRANGEBYSCORE"), STR("genq:workers"), STR("-inf"), str_z(old)},
-             4, on_beat_written);
+             (struct str[]){STR("EVAL"), str_z(script), STR("1"), STR("genq:workers"), str_z(h->id),
+                            str_z(forget)},
+             6, on_beat_written);
 }
 
 static void on_known(void *data, int code, const struct redis_reply *reply)
