@@ -1,7 +1,7 @@
 #include "worker/alarm.h"
 #include "base/clock.h"
 
-enum { LOOK_MS = 30000, A_TURN = 1024 };
+enum { LOOK_MS = 5000, A_TURN = 1024 };
 
 static void on_timer(uv_timer_t *timer);
 

@@ -1,6 +1,6 @@
 /* Many times to wake at, one timer: a heap by wall time (not_before, deadlines, schedules) or by
- * monotonic time (retries). Wall clocks jump, so those look at least every half minute while
- * something waits. Loop thread only. */
+ * monotonic time (retries). Wall clocks jump, so those look at least every five seconds
+ * while something waits. Loop thread only. */
 #pragma once
 #include "base/heap.h"
 #include <uv.h>
