@@ -7,6 +7,7 @@
 enum engine_api { ENGINE_API_AUTO, ENGINE_API_OLLAMA, ENGINE_API_OPENAI };
 enum broker_kind { BROKER_KIND_SQLITE, BROKER_KIND_KAFKA };
 enum broker_sync { BROKER_SYNC_FULL, BROKER_SYNC_NORMAL };
+enum without_redis { WITHOUT_REDIS_LOCAL, WITHOUT_REDIS_DENY };
 enum log_format_setting { LOG_FORMAT_AUTO, LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
 struct config_engine {
@@ -43,6 +44,7 @@ struct config {
     int64_t retention_jobs_days;
     int64_t limits_body_bytes, limits_record_bytes, limits_queued_jobs, limits_disk_free_bytes;
     int64_t limits_connections, limits_stream_bytes, limits_outbox_bytes;
+    enum without_redis limits_without_redis;
     int log_level; /* enum log_level */
     enum log_format_setting log_format;
     struct config_engine *engines; /* at least one */

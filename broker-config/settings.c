@@ -4,6 +4,7 @@
 
 static const char *const kind_names[] = {"sqlite", "kafka", NULL};
 static const char *const sync_names[] = {"full", "normal", NULL};
+static const char *const without_redis_names[] = {"local", "deny", NULL};
 static const char *const level_names[] = {"debug", "info", "warn", "error", NULL};
 static const char *const format_names[] = {"auto", "json", "text", NULL};
 static const char *const api_names[] = {"auto", "ollama", "openai", NULL};
@@ -18,6 +19,7 @@ static const char *const api_names[] = {"auto", "ollama", "openai", NULL};
 #define AS_pairs(dflt) .type = SETTING_PAIRS, .defaultz = dflt
 #define OF(names_, dflt) .type = SETTING_ENUM, .names = names_, .defaultz = dflt
 #define AS_enum_broker_kind(dflt) OF(kind_names, dflt)
+#define AS_enum_without_redis(dflt) OF(without_redis_names, dflt)
 #define AS_enum_full_normal(dflt) OF(sync_names, dflt)
 #define AS_enum_log_level(dflt) OF(level_names, dflt)
 #define AS_enum_log_format(dflt) OF(format_names, dflt)
@@ -48,8 +50,7 @@ static const struct setting model_rows[] = {
 #undef MODEL_SETTING
 };
 
-static const char *const main_unbuilt[] = {
-    "auth", "filter", "telemetry", "limits.without_redis", NULL};
+static const char *const main_unbuilt[] = {"auth", "filter", "telemetry", NULL};
 static const char *const main_others[] = {"engines", "models", "queues", NULL};
 static const char *const model_unbuilt[] = {"fallback", NULL};
 static const char *const none[] = {NULL};

@@ -2,6 +2,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "broker-config/config.h"
 #include "schema/envelope.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -197,10 +198,14 @@ static void on_claimed(struct claim_order *o)
     struct submission *s = LIST_ENTRY(o, struct submission, order);
     int rc = 0;
 
+    if (o->is_unclaimed && s->gateway->config->limits_without_redis == WITHOUT_REDIS_DENY) {
+        s->on_done(s, ERR_BUSY);
+        return;
+    }
     drop_conflicts(s);
     if (s->publish.n == 0)
         on_ack(&s->publish, 0);
-    else if ((rc = broker_publish(s->broker, &s->publish)) < 0)
+    else if ((rc = broker_publish(s->gateway->broker, &s->publish)) < 0)
         s->on_done(s, rc);
 }
 
@@ -217,7 +222,7 @@ static bool claim(struct submission *s, const struct gateway *g)
     free(s->claim_of);
     s->claims = xcalloc(p->n, sizeof *s->claims);
     s->claim_of = xcalloc(p->n, sizeof *s->claim_of);
-    s->broker = g->broker;
+    s->gateway = g;
     *o = (struct claim_order){.claims = s->claims, .on_done = on_claimed};
     for (i = 0; i < p->n; i++) {
         const struct job *j = &s->jobs[s->sent_of[i]];

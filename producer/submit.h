@@ -21,7 +21,7 @@ struct submission {
     struct claim_order order;
     struct claim *claims; /* of those of them whose id a client chose; */
     size_t *claim_of;     /* and which they are of `sent` */
-    struct broker *broker;
+    const struct gateway *gateway;
 };
 
 struct submission *submission_new(size_t room, void (*on_done)(struct submission *s, int code),
@@ -41,7 +41,7 @@ int submission_add_refused(struct submission *s, const struct gateway *g, struct
 /* Sends it. Where the log is shared, what the store knows already (by r, of this thread) is not
  * published again: a repeat would stay in the log, and run; and ids that clients chose are claimed
  * where there are claims, so that of the same id elsewhere one is published. r may be NULL where it
- * is not. 0: on_done will come, maybe in this call, and with ERR_FULL, too, after a claim. ERR_FULL
- * (no room in the log; or, where it is shared, past limits.queued_jobs), ERR_CLOSED: it will not; s
- * may be sent again. */
+ * is not. 0: on_done will come, maybe in this call, and after a claim with ERR_FULL, too, or
+ * ERR_BUSY (limits.without_redis). ERR_FULL (no room in the log; or, where it is shared, past
+ * limits.queued_jobs), ERR_CLOSED: it will not; s may be sent again. */
 int submission_send(struct submission *s, const struct gateway *g, struct reader *r, struct err *e);

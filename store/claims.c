@@ -79,11 +79,16 @@ static void end_part(struct claim_order *o)
         o->on_done(o);
 }
 
-static void note_failure(struct claims *c, int code, size_t n, const struct redis_reply *reply)
+static void leave_unclaimed(struct claim_order *o, size_t n)
+{
+    o->is_unclaimed = true;
+    metric_add(METRIC_IDS_UNCLAIMED, (int64_t)n);
+}
+
+static void note_failure(struct claims *c, int code, const struct redis_reply *reply)
 {
     char why[256];
 
-    metric_add(METRIC_IDS_UNCLAIMED, (int64_t)n);
     if (code == ERR_TIMEOUT)
         c->rest_to_ms = (int64_t)uv_now(c->loop) + REST_MS;
     if (code == ERR_NOT_FOUND)
@@ -101,10 +106,12 @@ static void on_claimed(void *data, int code, const struct redis_reply *reply)
     size_t i;
     int64_t at;
 
-    if (code != 0)
-        note_failure(o->claims_, code, q->n, reply);
-    else
+    if (code == 0) {
         o->claims_->is_fault_logged = false;
+    } else {
+        note_failure(o->claims_, code, reply);
+        leave_unclaimed(o, q->n);
+    }
     for (i = 0; code == 0 && i < redis_count(reply); i++) {
         at = redis_int(redis_item(reply, i));
         if (at > 0 && (size_t)at <= q->n)
@@ -169,7 +176,7 @@ static void on_receive(struct message *m)
         o->n_out++;
         if (!is_resting && ask(c, q) == 0)
             continue;
-        metric_add(METRIC_IDS_UNCLAIMED, (int64_t)q->n);
+        leave_unclaimed(o, q->n);
         o->n_out--;
         free(q);
     }

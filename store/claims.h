@@ -2,8 +2,8 @@
  * gateways one takes an id and the others know what for (docs/redis.md). A claim holds for
  * CLAIM_MS, in which every gateway has read the job from the log, and knows by itself.
  *
- * Nothing depends on it: where Redis is away, or does not answer within CLAIM_WAIT_MS, jobs are
- * published unclaimed, and for a second nobody else waits for it. */
+ * Where Redis is away, or does not answer within CLAIM_WAIT_MS, what was asked is told so, and for
+ * a second nobody else waits for it. */
 #pragma once
 #include "base/inbox.h"
 #include "base/str.h"
@@ -27,7 +27,8 @@ struct claim_order {
     size_t n_out;
     struct claim *claims; /* borrowed until on_done */
     size_t n;
-    /* Once, on the loop's thread. Conflicts are marked; where Redis did not answer, none are. */
+    bool is_unclaimed; /* out: of some ids Redis did not tell; these are no conflicts */
+    /* Once, on the loop's thread. */
     void (*on_done)(struct claim_order *o);
 };
 

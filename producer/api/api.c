@@ -138,7 +138,9 @@ int api_full(const struct gateway *g, int code, size_t n_jobs, enum reason *reas
     *codez = "unavailable";
     *messagez = code == ERR_FULL     ? "the log or its disk has no room at the moment"
                 : code == ERR_CLOSED ? "genq is stopping"
-                                     : "the log cannot be written at the moment";
+                : code == ERR_BUSY && g->claims
+                    ? "redis does not tell whether the id is taken (limits.without_redis: deny)"
+                    : "the log cannot be written at the moment";
     return 503;
 }
 

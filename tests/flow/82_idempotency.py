@@ -36,19 +36,25 @@ def together(*calls):
     return given
 
 
+KAFKA = KafkaCluster()
+
+
 class Rig:
-    def __init__(self, workers=1, has_redis=True):
+    """Two gateways, a worker and a Redis; the Kafka is all cases', with topics of each one's own."""
+    n = 0
+
+    def __init__(self, has_redis=True, config=""):
         self.redis = RedisServer() if has_redis else None
-        self.kafka = KafkaCluster()
-        self.workers = workers
+        self.config = config
+        Rig.n += 1
+        self.prefix = "t%d" % Rig.n
 
     def __enter__(self):
-        config = ""
+        config = self.config
         if self.redis:
             self.redis.start()
-            config = 'redis: {url: "%s"}\n' % self.redis.url
-        self.kafka.__enter__()
-        self.d = Distributed(self.kafka, gateways=2, workers=self.workers, config=config)
+            config += 'redis: {url: "%s"}\n' % self.redis.url
+        self.d = Distributed(KAFKA, gateways=2, workers=1, config=config, prefix=self.prefix)
         self.d.__enter__()
         self.here, self.there = self.d.gateways
         if self.redis:
@@ -60,14 +66,13 @@ class Rig:
         try:
             self.d.__exit__(*reason)
         finally:
-            self.kafka.__exit__(*reason)
             if self.redis:
                 self.redis.__exit__()
 
     def claims_of(self, gateway, n):
         """Once it is connected."""
         at = "warm%d-%d" % (n, time.monotonic_ns())
-        assert gateway.post("/api/v1/jobs", {"id": at, "model": "stub", "prompt": "key=w"}).status == 201
+        assert gateway.post("/api/v1/jobs", {"id": at, "model": "stub", "prompt": "key=w"}).status in (201, 503)
         return self.redis.cli("EXISTS", "genq:idem:default/" + at) == "1"
 
     def unclaimed(self):
@@ -77,7 +82,7 @@ class Rig:
         return self.here.get("/api/v1/dead?limit=1000").json["data"]
 
     def produce(self, value):
-        KafkaClient(self.kafka.servers).produce("genq.jobs.default.normal", ("late", value))
+        KafkaClient(KAFKA.servers).produce(self.prefix + ".jobs.default.normal", ("late", value))
 
     def calls(self, key):
         return len([e for e in self.d.engine.events("recv") if e[3] == key])
@@ -191,6 +196,26 @@ def test_without_redis_nobody_waits():
         assert r.unclaimed() == before + 1
 
 
+def test_key_limits_without_redis():
+    """deny; what local does, the other cases show."""
+    with Rig(config="limits: {without_redis: deny}\n") as r:
+        r.redis.kill()
+        batch = {"path": "/api/v1/batches?id=b&model=stub", "body": '{"prompt":"p"}\n'}
+        for post in (lambda: r.here.post("/api/v1/jobs", {"model": "stub", "prompt": "p", "id": "x"}),
+                     lambda: r.here.post("/api/v1/jobs", [{"model": "stub", "prompt": "p", "id": "y"}]),
+                     lambda: r.here.post(**batch, Content_Type="application/x-ndjson")):
+            reply = post()
+            assert reply.status == 503 and reply.headers["Retry-After"], reply
+            assert "limits.without_redis" in reply.error["message"], reply
+        assert r.here.submit()["id"]  # an id of ours needs no claim
+        assert r.here.get("/api/v1/jobs/x").status == 404
+        r.redis.start()
+        wait_for(lambda: r.here.post("/api/v1/jobs", {"model": "stub", "prompt": "p", "id": "x"}).status == 201,
+                 "Redis, again")
+        assert r.here.post(**batch, Content_Type="application/x-ndjson").status in (200, 201)
+        assert r.here.finished("b-0")["status"] == "succeeded"
+
+
 def test_without_redis_the_later_one_is_a_dead_letter():
     with Rig(has_redis=False) as r:
         wanted = {"late"}  # letters of these, and maybe of others that were told apart late
@@ -228,4 +253,5 @@ def test_without_redis_the_later_one_is_a_dead_letter():
 
 
 if __name__ == "__main__":
-    run(globals())
+    with KAFKA:
+        run(globals())
