@@ -83,8 +83,9 @@ def test_a_job_passes_the_steps_of_the_embedded_log():
 
 
 def test_up_on_kafka_tells_all_steps():
+    """Its engine takes its time, so that the completion, over another partition, does not overtake the job."""
     rows = steps.documented("trace kafka")
-    with distributed(gateways=0, workers=0, config=steps.CONFIG) as d:
+    with distributed(gateways=0, workers=0, config=steps.CONFIG, stub=["--latency-ms", "500"]) as d:
         up = Member(d, "up", "both", urls=[d.engine.url])
         d.workers.append(up)  # to be stopped with the others
         up.start()
