@@ -17,7 +17,7 @@
 #define JOURNAL_BYTES "67108864"
 #define HEADER_BYTES 100
 #define WAL_HEADER_BYTES 32
-#define WAL_PAGES 1000 /* a commit that leaves more does a checkpoint, as is SQLite's default */
+#define WAL_PAGES 1000 /* a commit that leaves more does a checkpoint */
 #define PROGRESS_OPS 4096 /* virtual machine steps between two looks at the clock */
 
 struct db_stmt {
@@ -109,12 +109,17 @@ static uint32_t be32(const unsigned char *p)
 }
 
 /* The 100-byte header of sqlite.org/fileformat2.html, section 1.3. */
-static bool is_header_sane(const unsigned char *h, int64_t file_bytes, bool has_log)
+static int64_t page_bytes(const unsigned char *h)
 {
     int64_t page = h[16] << 8 | h[17];
 
-    if (page == 1)
-        page = 65536;
+    return page == 1 ? 65536 : page;
+}
+
+static bool is_header_sane(const unsigned char *h, int64_t file_bytes, bool has_log)
+{
+    int64_t page = page_bytes(h);
+
     if (memcmp(h, "SQLite format 3", 16) != 0)
         return false;
     if (page < 512 || (page & (page - 1)) != 0 || h[18] < 1 || h[18] > 2 || h[19] < 1 || h[19] > 2)
@@ -156,6 +161,18 @@ static int check_file(const char *pathz, bool must_exist, struct err *e)
                         size_beside(pathz, "-wal") > 0 || size_beside(pathz, "-journal") > 0))
         return err_set(e, ERR_CORRUPT, "%s: not a SQLite database, or cut short", pathz);
     return 0;
+}
+
+bool db_is_newborn(const char *pathz)
+{
+    unsigned char header[HEADER_BYTES];
+    struct stat st;
+    int fd = open(pathz, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 && fstat(fd, &st) == 0 ? pread(fd, header, sizeof header, 0) : -1;
+
+    if (fd >= 0)
+        close(fd);
+    return n >= 0 && (n < HEADER_BYTES || st.st_size <= page_bytes(header));
 }
 
 /* ---- opening ---- */
@@ -212,7 +229,7 @@ static int apply_settings(struct db *db, enum db_mode mode, int cache_kib, struc
     if (cache_kib > 0)
         buf_addf(&b, "PRAGMA cache_size=-%d; ", cache_kib);
     if (mode == DB_WRITE || mode == DB_WRITE_NORMAL) {
-        rc = db_exec(db, "PRAGMA page_size=4096", e);
+        rc = db_exec(db, "PRAGMA page_size=8192", e);
         rc = rc ? rc : set_wal(db, e);
         sqlite3_wal_hook(db->raw, on_commit, db);
     }

@@ -20,6 +20,9 @@ enum db_mode {
  * not (all left untouched), ERR_NOT_FOUND (its directory; DB_READ: itself), ERR_BUSY, ERR_IO,
  * ERR_FULL (no room). */
 int db_open(const char *pathz, enum db_mode mode, int cache_kib, struct db **out, struct err *e);
+/* Has the file no more than its first page, which holds no table? One whose maker was killed has a
+ * journal too, that DB_READ may not roll back (ERR_IO). */
+bool db_is_newborn(const char *pathz);
 void db_close(struct db *db); /* finalizes what db_prepare gave; NULL allowed */
 
 /* Runs statements that return no rows. */

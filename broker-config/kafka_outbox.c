@@ -2,12 +2,10 @@
 #include "base/log.h"
 #include "broker-config/broker.h"
 #include "broker-config/header_codec.h"
-#include <sys/stat.h>
 
 enum {
     VERSION = 1,
     CACHE_KIB = 2048,
-    PAGE_BYTES = 4096, /* as db_open makes it */
     LARGE_BYTES = 64 << 20,
     HEADERS_MAX = 1 << 26
 };
@@ -84,14 +82,6 @@ static int count(struct kafka_outbox *o, struct err *e)
                            &o->last, e);
 }
 
-/* Killed while it was made, a file has a journal that a reader may not roll back. */
-static bool is_newborn(const char *pathz)
-{
-    struct stat st;
-
-    return stat(pathz, &st) == 0 && st.st_size <= PAGE_BYTES;
-}
-
 /* Opening for writing turns a file to WAL, which must not happen to another program's. */
 static int refuse_foreign(const char *pathz, struct err *e)
 {
@@ -102,7 +92,7 @@ static int refuse_foreign(const char *pathz, struct err *e)
     if (rc == 0 && (rc = check(db, &why)) != 0)
         err_prefix(&why, "%s", pathz);
     db_close(db);
-    if (rc == 0 || rc == ERR_NOT_FOUND || (rc == ERR_IO && is_newborn(pathz)))
+    if (rc == 0 || rc == ERR_NOT_FOUND || (rc == ERR_IO && db_is_newborn(pathz)))
         return 0;
     if (e)
         *e = why;

@@ -1,11 +1,8 @@
 #include "schema/migrate.h"
 #include "base/buf.h"
 #include "schema/state.h"
-#include <sys/stat.h>
 
 #define APPLICATION_ID 0x67656e71 /* "genq" */
-
-enum { PAGE_BYTES = 4096 }; /* as db_open makes it */
 
 /* Numbers of states and priorities stand in the file: their order may not change. */
 _Static_assert(STATE_SCHEDULED == 0 && STATE_QUEUED == 1 && STATE_RUNNING == 2 &&
@@ -144,15 +141,6 @@ int schema_migrate(struct db *db, struct err *e)
     return rc;
 }
 
-/* A file of no more than its first page holds no table: killed while it was made, it has a
- * journal that a reader may not roll back. */
-static bool is_newborn(const char *pathz)
-{
-    struct stat st;
-
-    return stat(pathz, &st) == 0 && st.st_size <= PAGE_BYTES;
-}
-
 /* Opening for writing turns a file to WAL, which must not happen to another program's. */
 static int refuse_foreign(const char *pathz, struct err *e)
 {
@@ -160,7 +148,7 @@ static int refuse_foreign(const char *pathz, struct err *e)
     struct err why = {0};
     int rc = db_open(pathz, DB_READ, 0, &db, &why);
 
-    if (rc == ERR_NOT_FOUND || (rc == ERR_IO && is_newborn(pathz)))
+    if (rc == ERR_NOT_FOUND || (rc == ERR_IO && db_is_newborn(pathz)))
         return 0;
     if (rc == 0 && (rc = schema_check(db, &why)) != 0)
         err_prefix(&why, "%s", pathz);

@@ -106,7 +106,7 @@ TEST(settings_are_as_documented)
     CHECK_INT(db_step(s, NULL), 1);
     CHECK(str_eq(db_text(s, 0), STR("wal")));
     CHECK_INT(one_int(db, "PRAGMA synchronous"), 2);
-    CHECK_INT(one_int(db, "PRAGMA page_size"), 4096);
+    CHECK_INT(one_int(db, "PRAGMA page_size"), 8192);
     CHECK_INT(one_int(db, "PRAGMA cache_size"), -256);
     CHECK_INT(one_int(db, "PRAGMA journal_size_limit"), 64 << 20);
     CHECK_INT(one_int(db, "PRAGMA foreign_keys"), 0);
@@ -230,14 +230,14 @@ TEST(damaged_databases_are_left_alone)
     CHECK(n > 50000);
     write_file("cut.db", bytes, 8192);
     check_refused("cut.db", ERR_CORRUPT);
-    memset(bytes + 100, 0xff, 3996); /* the schema's page */
+    memset(bytes + 100, 0xff, 8092); /* the schema's page */
     write_file("schema.db", bytes, n);
     check_refused("schema.db", ERR_CORRUPT);
 }
 
 TEST(log_without_its_database_is_kept)
 {
-    char wal[4096 + 56] = {0};
+    char wal[8192 + 56] = {0};
 
     write_file("a.db", "", 0);
     write_file("a.db-wal", wal, sizeof wal);
@@ -257,7 +257,7 @@ TEST(log_is_recovered_after_a_kill)
     n = read_all("a.db", bytes, sizeof bytes);
     write_file("b.db", bytes, n); /* as a kill would leave both */
     n_wal = read_all("a.db-wal", bytes, sizeof bytes);
-    CHECK(n_wal > 4096);
+    CHECK(n_wal > 8192);
     write_file("b.db-wal", bytes, n_wal);
     db_close(db);
     db = open_ok("b.db", DB_WRITE);
@@ -320,7 +320,7 @@ TEST(checkpoint_empties_the_log)
     CHECK_INT(db_exec(db, "INSERT INTO t VALUES(1)", NULL), 0);
     CHECK_INT(db_checkpoint(db, true, &before, NULL), ERR_BUSY);
     CHECK(before > 100000);
-    CHECK(db_wal_pages(db) > 24);
+    CHECK(db_wal_pages(db) > 12);
     CHECK_INT(db_checkpoint(db, false, NULL, NULL), 0);
     CHECK_INT(db_wal_pages(db), 1); /* which the reader may not see yet */
     db_close(reader);
