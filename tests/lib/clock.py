@@ -29,13 +29,15 @@ class Clock:
 
     @contextlib.contextmanager
     def preloaded(self):
-        ours = {"LD_PRELOAD": os.environ["WALL_CLOCK_LIBRARY"], "WALL_CLOCK": self.file.name}
-        os.environ.update(ours)
+        before = dict(os.environ)
+        os.environ.update(
+            {"LD_PRELOAD": os.environ["WALL_CLOCK_LIBRARY"], "WALL_CLOCK": self.file.name,
+             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"})
         try:
             yield
         finally:
-            for name in ours:
-                del os.environ[name]
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def feed(server):
