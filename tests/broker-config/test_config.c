@@ -69,6 +69,10 @@ TEST(values_are_read)
     CHECK_STR(str_z(config_model(c, STR("small"))->queue), "fast");
     CHECK_STR(str_z(config_model(c, STR("plain"))->target), "plain");
     CHECK_STR(str_z(config_model(c, STR("plain"))->queue), "default");
+    CHECK_STR(config_queue(c, STR("small")), "fast");
+    CHECK_STR(config_queue(c, STR("qwen2.5:0.5b")), "fast");
+    CHECK_STR(config_queue(c, STR("small:latest")), "fast");
+    CHECK_STR(config_queue(c, STR("smaller")), "default");
     CHECK(config_has_queue(c, STR("slow")));
     CHECK(config_has_queue(c, STR("default")));
     CHECK(!config_has_queue(c, STR("fas")));
