@@ -25,23 +25,6 @@ static void fail_orphan(struct worker *w, struct task *t)
     buf_release(&models);
 }
 
-static void fail_orphans(struct worker *w)
-{
-    struct task *t;
-    int i;
-
-    if (!pool_knows_all(w->pool))
-        return;
-    for (i = 0; i < ORPHANS_A_TURN && (t = schedule_pick_orphan(w->schedule)) != NULL; i++) {
-        load_leave(w, t);
-        load_flow(w, t->flow);
-        if (route_is_open(w, t))
-            route_away(w, t);
-        else
-            fail_orphan(w, t);
-    }
-}
-
 /* What was delivered before a stall may be another worker's by now: the lease is looked at for each
  * call. */
 static bool is_open(const struct worker *w)
@@ -52,6 +35,25 @@ static bool is_open(const struct worker *w)
         most = UNACKNOWLEDGED_LEAST;
     return w->is_control_read && !w->is_stopping && outbox_count(&w->outbox) < most &&
            outbox_bytes(&w->outbox) < UNACKNOWLEDGED_BYTES && broker_has_lease(w->broker);
+}
+
+static void end_orphans(struct worker *w)
+{
+    struct task *t;
+    int i;
+
+    if (!pool_knows_all(w->pool))
+        return;
+    for (i = 0; i < ORPHANS_A_TURN && is_open(w); i++) {
+        if (!(t = schedule_pick_orphan(w->schedule)))
+            break;
+        load_leave(w, t);
+        load_flow(w, t->flow);
+        if (route_is_open(w, t))
+            route_away(w, t);
+        else
+            fail_orphan(w, t);
+    }
 }
 
 void pump(struct worker *w)
@@ -70,7 +72,6 @@ void pump(struct worker *w)
         load_flow(w, t->flow);
         run_start(w, t, n);
     }
-    if (is_open(w))
-        fail_orphans(w);
+    end_orphans(w);
     w->is_pump_due |= !broker_has_lease(w->broker); /* nothing else tells when it is back */
 }
