@@ -132,6 +132,8 @@ static void put_status(struct buf *b, const struct json *job)
         buf_addz(b, ", node ");
         table_put_clean(b, node);
     }
+    if (json_is_true(json_get(job, "cached")))
+        buf_addz(b, ", from the result cache");
     buf_addc(b, '\n');
 }
 

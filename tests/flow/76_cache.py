@@ -48,6 +48,9 @@ def test_a_repeat_is_answered_without_a_call():
         timing = second["timing"]
         assert timing["engine_ms"] is None and timing["total_ms"] == timing["queue_ms"] >= 0, timing
         assert [w.metric("genq_cache_" + m) for m in ("hits_total", "misses_total", "entries")] == [1, 1, 1]
+        told = subprocess.run([os.environ["GENQ"], "get", second["id"], "--server", "http://127.0.0.1:%d" % w.port],
+                              capture_output=True, text=True, check=True, timeout=60).stdout
+        assert "status    succeeded, from the result cache\n" in told, told
         assert w.metric("genq_cache_bytes") > len(json.dumps(first["output"]))
         assert w.metric("genq_engine_calls_total") == 1
         used = w.get("/api/v1/usage").json["data"]
