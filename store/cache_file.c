@@ -21,7 +21,7 @@ enum {
 enum stmt { S_GET, S_SIZE, S_PUT, S_OLDEST, S_DROP, S_TOTAL };
 
 static const char *const texts[CACHE_FILE_STMTS] = {
-    [S_GET] = "SELECT output FROM answer WHERE key=? AND at>?",
+    [S_GET] = "SELECT output FROM answer WHERE key=? AND at>? AND at<=?",
     [S_SIZE] = "SELECT bytes FROM answer WHERE key=?",
     [S_PUT] = "INSERT OR REPLACE INTO answer(key, at, bytes, output) VALUES(?,?,?,?)",
     [S_OLDEST] = "SELECT row, at, bytes FROM answer ORDER BY row LIMIT 1",
@@ -176,6 +176,7 @@ struct str cache_file_get(struct cache_file *s, const uint8_t key[SHA256_LEN])
     q = s->stmts[S_GET];
     db_bind_blob(q, 1, key_of(key));
     db_bind_int(q, 2, clock_wall_ms() - s->ttl_ms);
+    db_bind_int(q, 3, clock_wall_ms());
     rc = db_step(q, &e);
     if (rc == 1)
         output = str_of(xstrdup(db_blob(q, 0)), db_blob(q, 0).n);
@@ -185,7 +186,8 @@ struct str cache_file_get(struct cache_file *s, const uint8_t key[SHA256_LEN])
     return output;
 }
 
-static int drop_oldest(struct cache_file *s, int64_t too_old_ms, bool *is_done, struct err *e)
+/* What is of a time to come was kept by a clock that was wrong. */
+static int drop_oldest(struct cache_file *s, int64_t now_ms, bool *is_done, struct err *e)
 {
     struct db_stmt *q = s->stmts[S_OLDEST];
     int64_t row = 0, at = 0, bytes = 0;
@@ -197,7 +199,7 @@ static int drop_oldest(struct cache_file *s, int64_t too_old_ms, bool *is_done, 
         bytes = db_int(q, 2);
     }
     db_reset(q);
-    *is_done = rc != 1 || (s->bytes <= s->max_bytes && at > too_old_ms);
+    *is_done = rc != 1 || (s->bytes <= s->max_bytes && at > now_ms - s->ttl_ms && at <= now_ms);
     if (*is_done)
         return rc < 0 ? rc : 0;
     db_bind_int(s->stmts[S_DROP], 1, row);
@@ -209,12 +211,12 @@ static int drop_oldest(struct cache_file *s, int64_t too_old_ms, bool *is_done, 
 
 static int make_room(struct cache_file *s, struct err *e)
 {
-    int64_t too_old_ms = clock_wall_ms() - s->ttl_ms;
+    int64_t now_ms = clock_wall_ms();
     bool is_done = false;
     int i, rc = 0;
 
     for (i = 0; rc == 0 && !is_done && i < DROPS; i++)
-        rc = drop_oldest(s, too_old_ms, &is_done, e);
+        rc = drop_oldest(s, now_ms, &is_done, e);
     return rc;
 }
 

@@ -94,6 +94,22 @@ TEST(what_is_older_than_its_time_is_not_found_and_goes)
     cache_file_close(&f);
 }
 
+TEST(what_was_kept_by_a_clock_that_ran_ahead_goes)
+{
+    struct cache_file f;
+    struct err e;
+
+    cache_file_init(&f, ".", 60, 1 << 20);
+    put(&f, 1, STR("{}"));
+    put(&f, 2, STR("{}"));
+    CHECK_INT(db_exec(f.db, "UPDATE answer SET at=at+3600000 WHERE row=1", &e), 0);
+    CHECK(!has(&f, 1, STR("{}")) && has(&f, 2, STR("{}")));
+    put(&f, 3, STR("{}"));
+    CHECK_INT(f.n, 2);
+    CHECK(has(&f, 2, STR("{}")) && has(&f, 3, STR("{}")));
+    cache_file_close(&f);
+}
+
 TEST(a_file_that_is_no_cache_is_replaced)
 {
     struct cache_file f;
