@@ -21,7 +21,7 @@ struct position {
 
 struct record {
     struct position at;  /* topic set by the publisher; the rest by the broker */
-    int64_t ts_ms;       /* wall ms */
+    int64_t ts_ms;       /* wall ms; of a shared log when it came there, by its own clock */
     struct str key, value;
     struct str headers[HEADER_COUNT_]; /* p == NULL: absent */
     struct position source; /* publishing: the record that this one finishes; see broker.h. None
