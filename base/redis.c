@@ -283,11 +283,26 @@ static int code_of(const redisReply *reply)
     return ERR_INVALID;
 }
 
+/* What a subscriber is told is nobody's answer. */
+static bool is_message(struct redis *r, const redisReply *reply)
+{
+    const struct redis_reply *all = (const struct redis_reply *)(const void *)reply;
+
+    if (!r->o.on_message || redis_count(all) != 3 ||
+        !str_eqz(redis_text(redis_item(all, 0)), "message"))
+        return false;
+    r->o.on_message(r->o.data, redis_text(redis_item(all, 1)), redis_text(redis_item(all, 2)));
+    return true;
+}
+
 static void answer(struct redis *r, const redisReply *reply)
 {
     bool is_late;
-    struct command *c = take_oldest(r, &is_late);
+    struct command *c;
 
+    if (is_message(r, reply))
+        return;
+    c = take_oldest(r, &is_late);
     if (!c) {
         fail(r, ERR_CORRUPT,
              reply->type == REDIS_REPLY_ERROR ? reply->str : "an answer that nobody asked for");

@@ -28,6 +28,10 @@ struct redis_options {
     size_t max_bytes;    /* … and their size; 0: 16 MiB */
     /* Connected and logged in, for the first time or again: commands may be sent. NULL allowed. */
     void (*on_up)(void *data);
+    /* What was published to a channel that this client has SUBSCRIBEd to, a command with one answer
+     * for one channel. It sends no others afterwards: Redis refuses most. NULL: never subscribes.
+     */
+    void (*on_message)(void *data, struct str channel, struct str text);
     void *data;
 };
 

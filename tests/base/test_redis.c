@@ -261,6 +261,50 @@ TEST(ten_thousand_in_one_turn_come_back_in_order)
     end_server(pid, SIGKILL);
 }
 
+struct heard {
+    struct rig rig; /* first */
+    int n;
+    char last[100];
+};
+
+static void on_message(void *data, struct str channel, struct str text)
+{
+    struct heard *heard = data;
+
+    CHECK_STR(channel, "c");
+    heard->n++;
+    str_copyz(heard->last, sizeof heard->last, text);
+}
+
+TEST(a_subscriber_is_told_and_still_answered)
+{
+    struct heard heard = {.n = 0};
+    struct rig rig;
+    pid_t pid = start_server("r", NULL);
+
+    open_rig(&rig, here("r"));
+    open_with(&heard.rig, here("r"), (struct redis_options){.on_message = on_message});
+    RUN_UNTIL(&rig, rig.n_up);
+    RUN_UNTIL(&heard.rig, heard.rig.n_up);
+    CHECK_INT(ask(&heard.rig, "SUBSCRIBE c").code, 0);
+    for (int i = 0; i < 1000; i++)
+        CHECK_INT(ask(&rig, "PUBLISH c x").number, 1);
+    ask(&rig, "PUBLISH c y");
+    RUN_UNTIL(&heard.rig, heard.n == 1001);
+    CHECK_STR(str_z(heard.last), "y");
+    CHECK_INT(ask(&heard.rig, "SUBSCRIBE d").code, 0);
+    CHECK_INT(ask(&heard.rig, "UNSUBSCRIBE c").code, 0);
+    CHECK_INT(ask(&rig, "PUBLISH c z").number, 0);
+    CHECK_INT(redis_health(heard.rig.redis, NULL), 0);
+    end_server(pid, SIGKILL);
+    pid = start_server("r", NULL);
+    RUN_UNTIL(&heard.rig, heard.rig.n_up == 2); /* as one that has subscribed to nothing */
+    CHECK_INT(ask(&heard.rig, "PING").code, 0);
+    close_rig(&heard.rig);
+    close_rig(&rig);
+    end_server(pid, SIGKILL);
+}
+
 TEST(past_its_bounds_it_takes_no_more)
 {
     struct rig rig;
