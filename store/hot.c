@@ -2,15 +2,11 @@
  * the store and pipelined; when all of a batch are answered the next begins. After any failure the
  * place is asked from Redis anew, so a batch that was half done is neither lost nor done twice. */
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "store/hot_internal.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum {
     DEADLINE_MS = 2000,
@@ -71,19 +67,25 @@ bool hot_has_room(const struct hot *h)
     return !h->failed.code && h->batch_n < BATCH_COMMANDS && h->batch_bytes < BATCH_BYTES;
 }
 
-void hot_send(struct hot *h, const struct str *args, size_t n, redis_fn fn)
+bool hot_send_to(struct hot *h, const struct str *args, size_t n, redis_fn fn, void *data)
 {
     size_t i;
-    int rc = redis_send(h->redis, args, n, fn, h);
+    int rc = redis_send(h->redis, args, n, fn, data);
 
     if (rc) {
         hot_fail(h, rc, STR("it takes no more commands now"));
-        return;
+        return false;
     }
     for (i = 0; i < n; i++)
         h->batch_bytes += args[i].n;
     h->n_sent++;
     h->batch_n++;
+    return true;
+}
+
+void hot_send(struct hot *h, const struct str *args, size_t n, redis_fn fn)
+{
+    hot_send_to(h, args, n, fn, h);
 }
 
 bool hot_answered(struct hot *h, int code, const struct redis_reply *reply)
@@ -163,6 +165,12 @@ static void pump(struct hot *h)
     if (h->step != HOT_READY || h->n_sent > 0)
         return;
     begin_batch(h);
+    if (h->is_sweep_due) { /* not beside batches: these may follow each other without a gap */
+        h->is_sweep_due = false;
+        hot_send_running(h);
+        hot_send_beat(h);
+    }
+    hot_send_streams(h);
     if (h->reader) {
         hot_send_jobs(h);
         hot_send_ends(h);
@@ -247,8 +255,10 @@ static void on_position(void *data, int code, const struct redis_reply *reply)
 static void on_sha(void *data, int code, const struct redis_reply *reply)
 {
     struct hot *h = data;
-    enum hot_script i = h->sha[HOT_END][0] ? HOT_STATE : HOT_END;
+    int i = 0;
 
+    while (h->sha[i][0]) /* answers come in order */
+        i++;
     if (hot_answered(h, code, reply))
         str_copyz(h->sha[i], sizeof h->sha[i], redis_text(reply));
 }
@@ -260,7 +270,8 @@ static void sync_position(struct hot *h)
 
     h->step = HOT_SYNCING;
     begin_batch(h);
-    h->sha[HOT_END][0] = '\0';
+    for (i = 0; i < HOT_SCRIPT_COUNT_; i++)
+        h->sha[i][0] = '\0';
     for (i = 0; i < HOT_SCRIPT_COUNT_; i++) {
         load[2] = str_z(hot_scripts[i]);
         hot_send(h, load, 3, on_sha);
@@ -270,6 +281,12 @@ static void sync_position(struct hot *h)
         rest(h);
 }
 
+void hot_sync(struct hot *h)
+{
+    if (h->step == HOT_READY && h->n_sent == 0)
+        sync_position(h);
+}
+
 static void on_up(void *data)
 {
     struct hot *h = data;
@@ -277,6 +294,7 @@ static void on_up(void *data)
     uv_timer_stop(&h->retry);
     h->beat_ms = 0;
     hot_forget_running(h); /* a Redis that comes back may have forgotten all */
+    hot_read_watched(h);
     sync_position(h);
     set_health(h);
 }
@@ -297,13 +315,9 @@ static void on_sweep(uv_timer_t *timer)
     set_health(h);
     if (h->reader)
         note_behind(h);
-    if (h->step != HOT_READY || h->n_sent > 0)
-        return;
-    begin_batch(h);
-    hot_send_running(h);
-    hot_send_beat(h);
-    if (h->n_sent == 0)
-        pump(h);
+    hot_drop_streams(h);
+    h->is_sweep_due = true;
+    pump(h);
 }
 
 static void close_all(struct hot *h)
@@ -311,6 +325,8 @@ static void close_all(struct hot *h)
     if (uv_is_closing((uv_handle_t *)&h->wake))
         return;
     redis_close(h->redis);
+    if (h->messages)
+        redis_close(h->messages);
     uv_close((uv_handle_t *)&h->wake, NULL);
     uv_close((uv_handle_t *)&h->retry, NULL);
     uv_close((uv_handle_t *)&h->sweep, NULL);
@@ -329,6 +345,8 @@ static void on_wake(uv_async_t *wake)
     if (atomic_load(&h->is_closing) && !uv_is_active((uv_handle_t *)&h->last_call))
         uv_timer_start(&h->last_call, on_last_call, LAST_CALL_MS, 0);
     hot_look_around(h);
+    hot_send_looks(h);
+    hot_look_at_watched(h);
     pump(h);
     if (atomic_load(&h->is_closing) && h->step != HOT_READY && !uv_is_closing((uv_handle_t *)wake))
         close_all(h);
@@ -340,47 +358,6 @@ static void run(void *data)
 
     uv_timer_start(&h->sweep, on_sweep, HOT_SWEEP_MS, HOT_SWEEP_MS);
     uv_run(&h->loop, UV_RUN_DEFAULT);
-}
-
-/* ---- which log this is ---- */
-
-/* Of an embedded log, a name that its data directory keeps; of Kafka's, the topics' prefix. */
-static int read_name(const char *dataz, char name[ULID_LEN + 1], struct err *e)
-{
-    char path[4200];
-    struct buf b;
-    int fd, rc;
-
-    snprintf(path, sizeof path, "%s/redis.log", dataz);
-    buf_init(&b, 4096);
-    rc = file_read(path, &b, e);
-    if (rc == 0 && b.n >= ULID_LEN && id_is_valid(str_of(b.p, ULID_LEN))) {
-        str_copyz(name, ULID_LEN + 1, str_of(b.p, ULID_LEN));
-    } else if (rc == 0 || rc == ERR_NOT_FOUND) {
-        id_ulid(clock_wall_ms(), name);
-        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        rc = fd >= 0 && file_write_all(fd, name, ULID_LEN) == 0 && fsync(fd) == 0
-                 ? file_sync_name(path, e)
-                 : err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-    }
-    buf_release(&b);
-    return rc;
-}
-
-static int set_feed_key(struct hot *h, struct err *e)
-{
-    char name[ULID_LEN + 1];
-    int rc = 0;
-
-    if (h->config->broker_kind == BROKER_KIND_KAFKA) {
-        snprintf(h->feed_key, sizeof h->feed_key, "genq:feed:kafka.%s", h->config->broker_prefix);
-        return 0;
-    }
-    rc = read_name(h->config->data, name, e);
-    snprintf(h->feed_key, sizeof h->feed_key, "genq:feed:%s", name);
-    return rc;
 }
 
 /* ---- from outside ---- */
@@ -396,10 +373,19 @@ struct hot *hot_new(const struct config *c, struct live *live, struct store_writ
     h->nodes = nodes;
     hot_name_worker(h);
     list_init(&h->waiters);
+    list_init(&h->watch_changes);
+    list_init(&h->looks);
+    list_init(&h->known_streams);
+    list_init(&h->new_streams);
+    list_init(&h->changed_streams);
     h->position = -1;
     h->backoff_ms = BACKOFF_MIN_MS;
     map_init(&h->running);
+    map_init(&h->watched);
+    map_init(&h->told_streams);
     pthread_mutex_init(&h->lock, NULL);
+    pthread_mutex_init(&h->stream_lock, NULL);
+    hot_tell_streams(h);
     err_set(&h->health, ERR_UNREACHABLE, "redis: connecting");
     if (uv_loop_init(&h->loop) != 0 || uv_async_init(&h->loop, &h->wake, on_wake) != 0)
         abort(); /* no memory or no descriptors at start */
@@ -428,7 +414,7 @@ int hot_start(struct hot *h, struct err *e)
                               .on_up = on_up,
                               .data = h};
 
-    if (set_feed_key(h, e) || (h->store && open_store(h, e)))
+    if (hot_set_feed_key(h, e) || (h->store && open_store(h, e)))
         return e->code;
     h->redis = redis_open(&o, e);
     if (!h->redis)
@@ -456,9 +442,14 @@ void hot_free(struct hot *h)
     }
     uv_loop_close(&h->loop);
     hot_forget_running(h);
+    hot_forget_streams(h);
+    hot_forget_watched(h);
     map_release(&h->running);
+    map_release(&h->watched);
+    map_release(&h->told_streams);
     reader_close(h->reader);
     buf_release(&h->view);
     pthread_mutex_destroy(&h->lock);
+    pthread_mutex_destroy(&h->stream_lock);
     free(h);
 }

@@ -39,6 +39,36 @@ void hot_put_own_nodes(struct hot *h, struct nodes *ns, struct buf *b);
  * when that was longer than a second ago: see hot_wait_nodes. */
 bool hot_put_other_nodes(struct hot *h, struct buf *b);
 
+/* ---- jobs that run in other processes; any thread ---- */
+
+/* Has the partial tokens of a job put into `live`, for who watches it there: live_watch comes
+ * before, live_unwatch after hot_unwatch. NULL where jobs run in no other process. */
+struct hot_stream;
+struct hot_stream *hot_watch(struct hot *h, struct str tenant, struct str id);
+/* Whether all that stood in Redis is there, or cannot be had; `live`'s watchers are woken then. */
+bool hot_is_loaded(struct hot *h, struct hot_stream *s);
+void hot_unwatch(struct hot *h, struct hot_stream *s);
+
+enum { HOT_LOOK_MAX = 4096 };
+/* What Redis knows of n jobs that have not ended. hot_look gives who asks a struct of its own: add
+ * names, then ask once, then read when on_ready came, and leave. */
+struct hot_look;
+struct hot_look *hot_look_new(struct hot *h, void (*on_ready)(void *data), void *data);
+/* False when it takes no more; HOT_LOOK_MAX. */
+bool hot_look_add(struct hot_look *k, struct str tenant, struct str id);
+/* In place of names: all jobs that run, as many as it takes. */
+void hot_look_all(struct hot_look *k);
+/* on_ready comes once, on hot's thread under its lock, unless hot_look_leave was sooner: only wake.
+ */
+void hot_look_ask(struct hot_look *k);
+/* Whether the answer is there; and what it says. False: nothing is known of the job. */
+bool hot_look_is_ready(struct hot_look *k);
+bool hot_look_get(struct hot_look *k, struct str tenant, struct str id, struct live_view *out);
+/* Calls fn for each that runs. */
+void hot_look_each(struct hot_look *k, void (*fn)(void *data, struct str tenant, struct str id),
+                   void *data);
+void hot_look_leave(struct hot_look *k);
+
 /* Someone who waits until they were looked at; embed it, zeroed. */
 struct hot_waiter {
     struct list node;

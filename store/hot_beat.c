@@ -108,21 +108,34 @@ static void send_worker(struct hot *h, struct buf *b)
         set_expiring(h, "worker", str_z(h->id), buf_str(b));
 }
 
+/* A worker that is new there although it was there: Redis was emptied. */
+static void on_member_written(void *data, int code, const struct redis_reply *reply)
+{
+    struct hot *h = data;
+
+    if (hot_answered(h, code, reply)) {
+        if (redis_int(reply) > 0 && h->is_member)
+            hot_forget_running(h);
+        h->is_member = true;
+    }
+    hot_go_on(h);
+}
+
 /* The list of all workers, since looking for keys by a pattern looks at every key there is. By the
- * time of day that Redis has, for that of a machine may be wrong. */
+ * time of day that Redis has, for that of a machine may be wrong. Gives whether it is new there. */
 static void send_membership(struct hot *h)
 {
     static const char script[] =
         "local t = redis.call('TIME') local ms = t[1] * 1000 + math.floor(t[2] / 1000) "
-        "redis.call('ZADD', KEYS[1], ms, ARGV[1]) "
-        "return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - ARGV[2])";
+        "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ms - ARGV[2]) "
+        "return redis.call('ZADD', KEYS[1], ms, ARGV[1])";
     char forget[24];
 
     snprintf(forget, sizeof forget, "%d", FORGET_MS);
     hot_send(h,
              (struct str[]){STR("EVAL"), str_z(script), STR("1"), STR("genq:workers"), str_z(h->id),
                             str_z(forget)},
-             6, on_beat_written);
+             6, on_member_written);
 }
 
 static void on_known(void *data, int code, const struct redis_reply *reply)

@@ -1,12 +1,16 @@
 /* Completions: the job's hash ends, usage is counted, subscribers are told; all of it in one
  * script, with the place in the feed, so that it is done once. */
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "schema/completion.h"
 #include "store/hot_internal.h"
 #include "store/value.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum {
     ARGS_MAX = 48,
@@ -16,51 +20,46 @@ enum {
     USAGE_MORE_DAYS = 2, /* counters outlive the ledger that they can be compared with */
 };
 
-/* KEYS: job, usage, feed. ARGV: 1 offset, 2 offset of the one before + 1, 3 offset + 1, 4 status, 5
- * job, 6 how long to keep it (ms, 0: not at all), 7 how long to keep usage (s), 8 cost, 9…
- * counters. Gives 1 when it was new, 0 when Redis had it, -1 when others are missing before it. The
- * first write is the one that fails where Redis is full or may only be read; a key that somebody
- * made something else holds nothing up. */
-#define END_SCRIPT \
-    "local feed = redis.call('HMGET', KEYS[3], 'position', 'silent')\n" \
-    "local position, offset = tonumber(feed[1] or -1), tonumber(ARGV[1])\n" \
-    "if position < tonumber(ARGV[2]) then return -1 end\n" \
-    "if position > offset then return 0 end\n" \
-    "local was = redis.pcall('HGET', KEYS[1], 'job')\n" \
-    "redis.call('HSET', KEYS[3], 'position', ARGV[3])\n" \
-    "if was == ARGV[5] then return 0 end\n" \
-    "if type(was) == 'table' then redis.call('DEL', KEYS[1]) end\n" \
-    "if tonumber(ARGV[6]) > 0 then\n" \
-    "  redis.call('HSET', KEYS[1], 'status', ARGV[4], 'job', ARGV[5])\n" \
-    "  redis.call('HDEL', KEYS[1], 'attempts', 'node')\n" \
-    "  redis.call('PEXPIRE', KEYS[1], ARGV[6])\n" \
-    "else\n" \
-    "  redis.call('DEL', KEYS[1])\n" \
-    "end\n" \
-    "for i = 9, #ARGV, 2 do redis.pcall('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end\n" \
-    "if ARGV[8] ~= '0' then redis.pcall('HINCRBYFLOAT', KEYS[2], 'cost', ARGV[8]) end\n" \
-    "redis.call('EXPIRE', KEYS[2], ARGV[7])\n" \
-    "if offset >= tonumber(feed[2] or 0) and ARGV[5] ~= '' then\n" \
-    "  redis.call('PUBLISH', 'genq:completions', ARGV[5])\n" \
-    "end\n" \
-    "return 1\n"
+/* ---- which log this is ---- */
 
-/* KEYS: job. ARGV: 1 status, 2 job or '', 3 attempts, 4 node or '', 5 how long to keep it (ms), 6
- * 'new' where anything that is known already is newer. Gives whether it was written. */
-#define STATE_SCRIPT \
-    "local was = redis.pcall('HGET', KEYS[1], 'status')\n" \
-    "if type(was) == 'table' then return 0 end\n" \
-    "if was == 'succeeded' or was == 'failed' or was == 'cancelled' or was == 'expired'\n" \
-    "  or (was and ARGV[6] == 'new') then return 0 end\n" \
-    "redis.call('HSET', KEYS[1], 'status', ARGV[1], 'attempts', ARGV[3])\n" \
-    "if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'job', ARGV[2]) end\n" \
-    "if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'node', ARGV[4])\n" \
-    "else redis.call('HDEL', KEYS[1], 'node') end\n" \
-    "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n" \
-    "return 1\n"
+/* Of an embedded log, a name that its data directory keeps; of Kafka's, the topics' prefix. */
+static int read_name(const char *dataz, char name[ULID_LEN + 1], struct err *e)
+{
+    char path[4200];
+    struct buf b;
+    int fd, rc;
 
-const char *const hot_scripts[HOT_SCRIPT_COUNT_] = {
-    [HOT_END] = END_SCRIPT, [HOT_STATE] = STATE_SCRIPT};
+    snprintf(path, sizeof path, "%s/redis.log", dataz);
+    buf_init(&b, 4096);
+    rc = file_read(path, &b, e);
+    if (rc == 0 && b.n >= ULID_LEN && id_is_valid(str_of(b.p, ULID_LEN))) {
+        str_copyz(name, ULID_LEN + 1, str_of(b.p, ULID_LEN));
+    } else if (rc == 0 || rc == ERR_NOT_FOUND) {
+        id_ulid(clock_wall_ms(), name);
+        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        rc = fd >= 0 && file_write_all(fd, name, ULID_LEN) == 0 && fsync(fd) == 0
+                 ? file_sync_name(path, e)
+                 : err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
+    buf_release(&b);
+    return rc;
+}
+
+int hot_set_feed_key(struct hot *h, struct err *e)
+{
+    char name[ULID_LEN + 1];
+    int rc = 0;
+
+    if (h->config->broker_kind == BROKER_KIND_KAFKA) {
+        snprintf(h->feed_key, sizeof h->feed_key, "genq:feed:kafka.%s", h->config->broker_prefix);
+        return 0;
+    }
+    rc = read_name(h->config->data, name, e);
+    snprintf(h->feed_key, sizeof h->feed_key, "genq:feed:%s", name);
+    return rc;
+}
 
 /* ---- usage ---- */
 

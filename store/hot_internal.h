@@ -21,7 +21,7 @@ enum hot_step {
     HOT_READY,
 };
 
-enum hot_script { HOT_END, HOT_STATE, HOT_SCRIPT_COUNT_ };
+enum hot_script { HOT_END, HOT_STATE, HOT_LOOK, HOT_STREAM, HOT_SCRIPT_COUNT_ };
 
 struct hot {
     const struct config *config;
@@ -56,12 +56,18 @@ struct hot {
 
     struct map running; /* what hot_running has told, struct told */
     int64_t sweep_n;
+    bool is_sweep_due;
+    struct map told_streams;   /* of jobs that run here, struct told_stream */
+    bool has_dropped;          /* … some, and said so */
+    struct list known_streams; /* of jobs that run elsewhere, as far as asked for */
+    struct redis *messages;    /* the subscriber's connection; NULL while it has not been needed */
 
     char id[ULID_LEN + 1]; /* this process, as a worker */
     char who[512];         /* ,"worker":…,"host":… */
     int64_t started_at;
     int64_t beat_ms; /* monotonic; 0: none yet */
     int64_t beat_n_up, beat_n_slots;
+    bool is_member; /* of genq:workers, as far as we know */
     bool is_asking; /* for other workers' nodes */
 
     pthread_mutex_t lock;
@@ -69,7 +75,12 @@ struct hot {
     struct buf view;   /* other processes' nodes */
     int64_t view_ms;   /* monotonic; 0: never looked */
     bool is_view_wanted;
-    struct list waiters; /* of struct hot_waiter */
+    struct list waiters;         /* of struct hot_waiter */
+    struct map watched;          /* streams of jobs that run elsewhere, struct hot_stream */
+    struct list watch_changes;   /* … that somebody began or ceased to watch */
+    struct list looks;           /* of struct hot_look, not asked yet */
+    pthread_mutex_t stream_lock; /* taken under live's */
+    struct list new_streams, changed_streams; /* of struct told_stream; under stream_lock */
 };
 
 extern const char *const hot_scripts[HOT_SCRIPT_COUNT_];
@@ -80,18 +91,42 @@ bool hot_has_room(const struct hot *h);
 void hot_send(struct hot *h, const struct str *args, size_t n, redis_fn fn);
 /* Notes a failure: the batch is to be done again. */
 void hot_fail(struct hot *h, int code, struct str why);
+/* The same with a function that is given `data`. False when it cannot. */
+bool hot_send_to(struct hot *h, const struct str *args, size_t n, redis_fn fn, void *data);
 /* To be called first by each reply's function: counts it, notes a failure. */
 bool hot_answered(struct hot *h, int code, const struct redis_reply *reply);
 /* To be called last by it. */
 void hot_go_on(struct hot *h);
 
-/* Sends completions from `position` on (hot_feed.c). */
+/* Names the log of which Redis has a copy (hot_feed.c). */
+int hot_set_feed_key(struct hot *h, struct err *e);
+/* Sends completions from `position` on. */
 void hot_send_ends(struct hot *h);
 /* Sends jobs that are new (hot_jobs.c). */
 void hot_send_jobs(struct hot *h);
 /* Looks which jobs run here, and sends what is new of that. */
 void hot_send_running(struct hot *h);
 void hot_forget_running(struct hot *h);
+
+/* Asks Redis anew how far it is, scripts and all, where nothing else is on its way. */
+void hot_sync(struct hot *h);
+
+/* Partial tokens of jobs that run here (hot_stream.c): the worker's thread notes them, a batch
+ * takes what is new, a sweep leaves out what Redis did not take in time. */
+void hot_tell_streams(struct hot *h);
+void hot_send_streams(struct hot *h);
+void hot_drop_streams(struct hot *h);
+void hot_forget_streams(struct hot *h);
+/* What an event is called in a stream. False: it is none. */
+bool hot_stream_kind(struct str name, enum stream_kind *kind);
+
+/* Partial tokens of jobs that run elsewhere (hot_watch.c): begins and ends what was asked for. */
+void hot_look_at_watched(struct hot *h);
+/* Reads all of them again. */
+void hot_read_watched(struct hot *h);
+void hot_forget_watched(struct hot *h);
+/* States of jobs that run elsewhere (hot_look.c): asks what was asked for. */
+void hot_send_looks(struct hot *h);
 
 /* The heartbeat (hot_beat.c). */
 void hot_name_worker(struct hot *h);

@@ -37,12 +37,13 @@ static void on_state_written(void *data, int code, const struct redis_reply *rep
 static void send_state(struct hot *h, struct str tenant, struct str id, enum job_state state,
                        struct str view, const struct live_view *live, bool is_new)
 {
-    char key[HOT_KEY_BYTES], attempts[16], keep_ms[24];
+    char key[HOT_KEY_BYTES], attempts[16], keep_ms[24], started_at[24];
     int64_t keep_s = h->config->redis_hot_s > KEEP_MIN_S ? h->config->redis_hot_s : KEEP_MIN_S;
 
     snprintf(key, sizeof key, "genq:job:%.*s/%.*s", STR_ARG(tenant), STR_ARG(id));
     snprintf(attempts, sizeof attempts, "%d", live->attempts);
     snprintf(keep_ms, sizeof keep_ms, "%lld", (long long)keep_s * 1000);
+    snprintf(started_at, sizeof started_at, "%lld", (long long)live->started_at);
     struct str args[] = {STR("EVALSHA"),
                          str_z(h->sha[HOT_STATE]),
                          STR("1"),
@@ -52,7 +53,9 @@ static void send_state(struct hot *h, struct str tenant, struct str id, enum job
                          str_z(attempts),
                          str_z(live->node),
                          str_z(keep_ms),
-                         is_new ? STR("new") : STR("")};
+                         is_new ? STR("new") : STR(""),
+                         h->nodes ? str_z(h->id) : STR(""),
+                         str_z(started_at)};
     hot_send(h, args, sizeof args / sizeof args[0], on_state_written);
 }
 

@@ -4,7 +4,6 @@
 #include "store/live.h"
 #include "base/id.h"
 #include "base/map.h"
-#include "store/stream.h"
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,7 +14,8 @@ enum { KEY_MAX = 2 * ID_MAX + 1, NODE_MAX = 64 };
 struct entry {
     struct map_node node;
     struct list watchers;
-    bool is_running, is_stream, has_ended;
+    bool is_running, is_stream, has_ended; /* here */
+    bool is_running_elsewhere;
     int attempts;
     int64_t started_at;
     struct stream stream;
@@ -30,6 +30,8 @@ struct live {
     struct list feed;             /* of struct watcher */
     atomic_size_t n_jobs, n_feed; /* read without the lock; changed under it */
     size_t stream_max_bytes;
+    void (*on_stream)(void *data, struct str tenant, struct str id);
+    void *on_stream_data;
 };
 
 struct live *live_new(size_t stream_max_bytes)
@@ -140,10 +142,12 @@ void live_start(struct live *l, struct str tenant, struct str id, int attempt, s
     if (entry) {
         if (entry->attempts == 0 || entry->has_ended)
             entry->started_at = wall_ms;
+        if (is_stream && !entry->is_stream && l->on_stream)
+            l->on_stream(l->on_stream_data, tenant, id);
         entry->attempts = attempt;
         entry->is_running = true;
         entry->is_stream = is_stream;
-        entry->has_ended = false;
+        entry->has_ended = entry->is_running_elsewhere = false;
         str_copyz(entry->engine, sizeof entry->engine, node);
         stream_start(&entry->stream, attempt, str_z(entry->engine));
         wake(&entry->watchers);
@@ -190,7 +194,7 @@ void live_end(struct live *l, struct str tenant, struct str id)
     pthread_mutex_lock(&l->lock);
     entry = find(l, tenant, id);
     if (entry) {
-        entry->is_running = false;
+        entry->is_running = entry->is_stream = false;
         entry->has_ended = true;
         wake(&entry->watchers);
         release(l, entry);
@@ -205,6 +209,70 @@ void live_feed(struct live *l)
     pthread_mutex_lock(&l->lock);
     wake(&l->feed);
     pthread_mutex_unlock(&l->lock);
+}
+
+/* ---- between processes ---- */
+
+void live_tell_streams(struct live *l,
+                       void (*on_stream)(void *data, struct str tenant, struct str id), void *data)
+{
+    l->on_stream = on_stream;
+    l->on_stream_data = data;
+}
+
+void live_copy(struct live *l, struct str tenant, struct str id, int64_t after,
+               bool (*fn)(void *data, const struct stream_part *p), void *data)
+{
+    struct stream_part p;
+    struct entry *entry;
+
+    pthread_mutex_lock(&l->lock);
+    entry = find(l, tenant, id);
+    while (entry && stream_next(&entry->stream, after, &p) && fn(data, &p))
+        after = p.last;
+    pthread_mutex_unlock(&l->lock);
+}
+
+void live_mirror(struct live *l, struct str tenant, struct str id, const struct stream_part *p)
+{
+    struct entry *entry;
+
+    pthread_mutex_lock(&l->lock);
+    entry = find(l, tenant, id);
+    if (entry && entry->attempts == 0) {
+        if (p)
+            stream_mirror(&entry->stream, p);
+        if (p && (p->kind == STREAM_RUNNING || p->kind == STREAM_QUEUED))
+            entry->is_running_elsewhere = p->kind == STREAM_RUNNING;
+        wake(&entry->watchers);
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
+void live_clear_mirror(struct live *l, struct str tenant, struct str id)
+{
+    struct entry *entry;
+
+    pthread_mutex_lock(&l->lock);
+    entry = find(l, tenant, id);
+    if (entry && entry->attempts == 0) {
+        stream_release(&entry->stream);
+        stream_init(&entry->stream, l->stream_max_bytes);
+        entry->is_running_elsewhere = false;
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
+bool live_runs_elsewhere(struct live *l, struct str tenant, struct str id)
+{
+    struct entry *entry;
+    bool is_so;
+
+    pthread_mutex_lock(&l->lock);
+    entry = find(l, tenant, id);
+    is_so = entry && entry->is_running_elsewhere && !entry->has_ended;
+    pthread_mutex_unlock(&l->lock);
+    return is_so;
 }
 
 /* ---- the gateway's side ---- */

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "schema/state.h"
+#include "store/stream.h"
 
 struct live;
 
@@ -32,6 +33,23 @@ void live_delta(struct live *l, struct str tenant, struct str id, struct str tex
 void live_end(struct live *l, struct str tenant, struct str id);
 /* Wakes the feed's watchers (once a transaction). */
 void live_feed(struct live *l);
+
+/* ---- between processes, whose jobs these are as well (hot's thread) ---- */
+/* on_stream tells of each streamed job that begins here, on the worker's thread and under the lock:
+ * copy and leave. Set before the first one begins. */
+void live_tell_streams(struct live *l,
+                       void (*on_stream)(void *data, struct str tenant, struct str id), void *data);
+/* Calls fn with what comes after event number `after` of a job's stream until it returns false,
+ * under the lock: copy and leave. */
+void live_copy(struct live *l, struct str tenant, struct str id, int64_t after,
+               bool (*fn)(void *data, const struct stream_part *p), void *data);
+/* The other way round: an event (NULL: none) of a job that runs elsewhere; its watchers are woken.
+ * Nothing happens where nobody watches it, or where it has run here. */
+void live_mirror(struct live *l, struct str tenant, struct str id, const struct stream_part *p);
+/* Forgets what was copied so of a job, for it is copied anew. */
+void live_clear_mirror(struct live *l, struct str tenant, struct str id);
+/* Whether such a job runs, as far as its stream says, and its end has not come. */
+bool live_runs_elsewhere(struct live *l, struct str tenant, struct str id);
 
 /* ---- read by the gateway (any thread) ---- */
 struct live_view {

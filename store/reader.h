@@ -15,6 +15,16 @@ struct reader;
 struct reader *reader_open(const char *dataz, struct live *live, struct err *e);
 void reader_close(struct reader *r);
 
+/* Who knows of jobs that run in other processes: `get` is asked about queued jobs that `live` does
+ * not know, `each` for all that run. The struct must stay until it is called with NULL. */
+struct reader_seen {
+    bool (*get)(void *data, struct str tenant, struct str id, struct live_view *out);
+    void (*each)(void *data, void (*fn)(void *fn_data, struct str tenant, struct str id),
+                 void *fn_data);
+    void *data;
+};
+void reader_set_seen(struct reader *r, const struct reader_seen *seen);
+
 /* Appends the job's JSON. *state (NULL allowed) its state. ERR_NOT_FOUND. */
 int reader_job(struct reader *r, struct str tenant, struct str id, struct buf *b,
                enum job_state *state, struct err *e);
@@ -26,8 +36,8 @@ int reader_has_job(struct reader *r, struct str tenant, struct str id, struct er
  * log it always does. */
 int reader_has_applied(struct reader *r, struct position at, const struct topics *t, struct err *e);
 
-/* What the store would say to j's record: 0 when its id is free, ERR_EXISTS when it is a repeat (the
- * same digest, on its line of its batch if it is of one), ERR_CONFLICT when the id is another
+/* What the store would say to j's record: 0 when its id is free, ERR_EXISTS when it is a repeat
+ * (the same digest, on its line of its batch if it is of one), ERR_CONFLICT when the id is another
  * job's. Other codes: it could not be looked up. */
 int reader_repeat(struct reader *r, const struct job *j, struct err *e);
 

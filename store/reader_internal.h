@@ -43,6 +43,7 @@ enum reader_stmt {
 struct reader {
     struct db *db;
     struct live *live;
+    const struct reader_seen *seen;  /* NULL: nobody is asked */
     struct db_stmt *stmts[Q_COUNT_]; /* prepared at first use */
     struct buf line;                 /* of reader_one_line */
 };

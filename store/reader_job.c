@@ -88,14 +88,24 @@ static void row_job(struct db_stmt *s, struct job *j)
     };
 }
 
+void reader_set_seen(struct reader *r, const struct reader_seen *seen)
+{
+    r->seen = seen;
+}
+
 enum job_state reader_row_state(struct reader *r, struct db_stmt *s, struct live_view *live)
 {
     enum job_state state = (enum job_state)db_int(s, COL_STATE);
+    struct str tenant, id;
 
     *live = (struct live_view){.is_running = false};
-    if (state_is_terminal(state) || !r->live ||
-        !live_get(r->live, db_text(s, COL_TENANT), db_text(s, COL_ID), live))
+    if (state_is_terminal(state))
         return state;
+    tenant = db_text(s, COL_TENANT);
+    id = db_text(s, COL_ID);
+    if ((!r->live || !live_get(r->live, tenant, id, live)) && r->seen && state == STATE_QUEUED &&
+        !r->seen->get(r->seen->data, tenant, id, live))
+        *live = (struct live_view){.is_running = false};
     return live->is_running ? STATE_RUNNING : state;
 }
 

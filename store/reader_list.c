@@ -269,6 +269,8 @@ static int put_running(struct walk *k, const int64_t *seqs, size_t n, struct err
     int rc = prepare(k->r, Q_JOB_SEQ, &k->s, e);
 
     for (i = 0; rc >= 0 && i < n && !k->has_more; i++) {
+        if (i > 0 && seqs[i] == seqs[i - 1]) /* known here and elsewhere */
+            continue;
         db_bind_int(k->s, 1, seqs[i]);
         rc = db_step(k->s, e);
         if (rc > 0 && reader_row_state(k->r, k->s, &live) == STATE_RUNNING)
@@ -288,6 +290,8 @@ static int list_running(struct walk *k, struct err *e)
     buf_init(&ids, RUNNING_MAX_BYTES);
     if (k->r->live)
         live_each_running(k->r->live, INT64_MAX, on_running, &ids);
+    if (k->r->seen)
+        k->r->seen->each(k->r->seen->data, on_running, &ids);
     seqs = xcalloc(ids.n / 2 + 1, sizeof seqs[0]);
     rc = find_running(k, &ids, seqs, &n, e);
     rc = rc ? rc : put_running(k, seqs, n, e);

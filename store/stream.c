@@ -3,11 +3,11 @@
 #include "schema/state.h"
 #include <stdlib.h>
 
-enum event_kind { RUNNING, QUEUED, TEXT, CUT, RESTART };
+enum { PART_MAX_BYTES = 64 << 10 };
 
-static const char *const names[] = {
-    [RUNNING] = "status", [QUEUED] = "status", [TEXT] = "delta", [CUT] = "delta",
-    [RESTART] = "restart",
+static const char *const names[STREAM_KIND_COUNT] = {
+    [STREAM_RUNNING] = "status", [STREAM_QUEUED] = "status",   [STREAM_TEXT] = "delta",
+    [STREAM_CUT] = "delta",      [STREAM_RESTART] = "restart",
 };
 
 /* Its bytes end where the next one's begin. */
@@ -36,7 +36,7 @@ static bool has_room(const struct stream *s, size_t n_bytes)
     return s->text.n + n_bytes + (s->n + 1) * sizeof s->events[0] <= s->max_bytes;
 }
 
-static void push(struct stream *s, enum event_kind kind, int attempt, struct str bytes)
+static void push(struct stream *s, enum stream_kind kind, int attempt, struct str bytes)
 {
     if (s->n == s->room) {
         s->room = s->room ? 2 * s->room : 4;
@@ -53,7 +53,7 @@ static void restart(struct stream *s, int attempt)
     s->n = 0;
     buf_clear(&s->text);
     s->has_deltas = s->is_cut = false;
-    push(s, RESTART, attempt, STR_NONE);
+    push(s, STREAM_RESTART, attempt, STR_NONE);
 }
 
 void stream_start(struct stream *s, int attempt, struct str node)
@@ -61,13 +61,13 @@ void stream_start(struct stream *s, int attempt, struct str node)
     if (s->has_deltas)
         restart(s, attempt);
     if (has_room(s, node.n))
-        push(s, RUNNING, attempt, node);
+        push(s, STREAM_RUNNING, attempt, node);
 }
 
 void stream_requeue(struct stream *s, int attempt)
 {
     if (has_room(s, 0))
-        push(s, QUEUED, attempt, STR_NONE);
+        push(s, STREAM_QUEUED, attempt, STR_NONE);
 }
 
 bool stream_delta(struct stream *s, int attempt, struct str text)
@@ -76,11 +76,11 @@ bool stream_delta(struct stream *s, int attempt, struct str text)
         return false;
     s->is_cut = !has_room(s, text.n);
     s->has_deltas = true;
-    push(s, s->is_cut ? CUT : TEXT, attempt, s->is_cut ? STR_NONE : text);
+    push(s, s->is_cut ? STREAM_CUT : STREAM_TEXT, attempt, s->is_cut ? STR_NONE : text);
     return true;
 }
 
-/* ---- printing ---- */
+/* ---- from stream to stream ---- */
 
 static struct str bytes_of(const struct stream *s, size_t i)
 {
@@ -89,15 +89,62 @@ static struct str bytes_of(const struct stream *s, size_t i)
     return str_of(s->text.p + s->events[i].at, end - s->events[i].at);
 }
 
+bool stream_mirror(struct stream *s, const struct stream_part *p)
+{
+    int64_t next = s->base + (int64_t)s->n + 1;
+
+    if (p->kind == STREAM_RESTART || s->n == 0)
+        s->base += p->last > next ? p->last - next : 0;
+    if (p->kind == STREAM_TEXT)
+        return stream_delta(s, p->attempt, p->data);
+    if (p->kind == STREAM_RESTART) {
+        restart(s, p->attempt);
+        return true;
+    }
+    if (s->is_cut || !has_room(s, p->data.n))
+        return false;
+    s->is_cut = p->kind == STREAM_CUT;
+    s->has_deltas = s->has_deltas || s->is_cut;
+    push(s, p->kind, p->attempt, p->data);
+    return true;
+}
+
+bool stream_next(const struct stream *s, int64_t after, struct stream_part *p)
+{
+    size_t i, end;
+    struct str more;
+
+    if (after < s->base || after > s->base + (int64_t)s->n)
+        after = s->base;
+    i = (size_t)(after - s->base);
+    if (i == s->n)
+        return false;
+    *p = (struct stream_part){.first = after + 1,
+                              .kind = (enum stream_kind)s->events[i].kind,
+                              .attempt = s->events[i].attempt,
+                              .is_first = i == 0,
+                              .data = bytes_of(s, i)};
+    for (end = i + 1; p->kind == STREAM_TEXT && end < s->n; end++) {
+        more = bytes_of(s, end); /* stands behind it */
+        if (s->events[end].kind != STREAM_TEXT || p->data.n + more.n > PART_MAX_BYTES)
+            break;
+        p->data.n += more.n;
+    }
+    p->last = s->base + (int64_t)end;
+    return true;
+}
+
+/* ---- printing ---- */
+
 static void put_status(struct buf *b, const struct stream_event *event, struct str node)
 {
-    enum job_state state = event->kind == RUNNING ? STATE_RUNNING : STATE_QUEUED;
+    enum job_state state = event->kind == STREAM_RUNNING ? STATE_RUNNING : STATE_QUEUED;
 
     json_put_member_str(b, "status", str_z(state_name(state)));
     buf_addc(b, ',');
     json_put_member_int(b, "attempt", event->attempt);
     buf_addc(b, ',');
-    json_put_member_opt(b, "node", event->kind == RUNNING ? node : STR_NONE);
+    json_put_member_opt(b, "node", event->kind == STREAM_RUNNING ? node : STR_NONE);
 }
 
 static void put_delta(struct buf *b, const struct stream_event *event, int64_t number,
@@ -108,7 +155,7 @@ static void put_delta(struct buf *b, const struct stream_event *event, int64_t n
     json_put_member_int(b, "seq", number);
     buf_addc(b, ',');
     json_put_member_str(b, "text", text);
-    if (event->kind == CUT)
+    if (event->kind == STREAM_CUT)
         buf_addz(b, ",\"is_cut\":true");
 }
 
@@ -118,9 +165,9 @@ static void put_event(struct buf *b, const struct stream *s, size_t i)
     int64_t number = s->base + (int64_t)i + 1;
 
     buf_addf(b, "id: %lld\nevent: %s\ndata: {", (long long)number, names[event->kind]);
-    if (event->kind == RESTART)
+    if (event->kind == STREAM_RESTART)
         json_put_member_int(b, "attempt", event->attempt);
-    else if (event->kind == RUNNING || event->kind == QUEUED)
+    else if (event->kind == STREAM_RUNNING || event->kind == STREAM_QUEUED)
         put_status(b, event, bytes_of(s, i));
     else
         put_delta(b, event, number, bytes_of(s, i));

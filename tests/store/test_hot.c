@@ -1,62 +1,16 @@
 /* Several gateways on one log and one Redis; the flow test 80_redis has one gateway and Redis'
  * faults. */
-#include "base/clock.h"
 #include "store/hot.h"
 #include "tests/store/fixture.h"
-#include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tests/store/redis_rig.h"
 
-enum { N_GATEWAYS = 3, N_JOBS = 300, LIMIT_MS = 30000 };
+enum { N_GATEWAYS = 3, N_JOBS = 300 };
 
 struct gateways {
     struct fixture *fx;
     struct hot *hot[N_GATEWAYS];
     pid_t redis;
 };
-
-/* What redis-cli prints, without the line's end. */
-static struct str ask(const char *wordsz)
-{
-    static char text[4000];
-    char command[400];
-    size_t n;
-    FILE *f;
-
-    snprintf(command, sizeof command, "redis-cli -s r %s 2>&1", wordsz);
-    f = popen(command, "r");
-    CHECK(f);
-    n = fread(text, 1, sizeof text - 1, f);
-    pclose(f);
-    return str_of(text, n && text[n - 1] == '\n' ? n - 1 : n);
-}
-
-static void await(const char *wordsz, const char *wantz)
-{
-    int64_t until_ms = clock_mono_ms() + LIMIT_MS;
-
-    while (!str_eqz(ask(wordsz), wantz)) {
-        CHECK(clock_mono_ms() < until_ms);
-        usleep(10000);
-    }
-}
-
-static pid_t start(const char *programz, const char *const *args, const char *outz)
-{
-    pid_t pid = fork();
-    int out;
-
-    if (pid == 0) {
-        out = open(outz, O_WRONLY | O_CREAT | O_APPEND, 0600);
-        dup2(out, 1);
-        execvp(programz, (char *const *)(uintptr_t)args);
-        _exit(127);
-    }
-    CHECK(pid > 0);
-    return pid;
-}
 
 static void on_commit(void *data)
 {
@@ -78,14 +32,10 @@ static struct hot *new_hot(struct gateways *g)
 
 static void open_gateways(struct gateways *g)
 {
-    static char url[4200], here[4000], data[] = ".", prefix[] = "genq";
-    const char *const args[] = {"redis-server", "--port", "0", "--unixsocket", "r",
-                                "--save",       "",       NULL};
+    static char data[] = ".", prefix[] = "genq";
+    char *url;
 
-    g->redis = start("redis-server", args, "redis.log.txt");
-    await("PING", "PONG");
-    CHECK(getcwd(here, sizeof here));
-    snprintf(url, sizeof url, "unix:%s/r", here);
+    g->redis = start_redis(&url);
     g->fx = fx_new();
     g->fx->config.data = data;
     g->fx->config.broker_kind = BROKER_KIND_KAFKA; /* whose log is everybody's */
@@ -104,8 +54,7 @@ static void close_gateways(struct gateways *g)
         if (g->hot[i])
             hot_free(g->hot[i]);
     fx_free(g->fx);
-    CHECK_INT(kill(g->redis, SIGKILL), 0);
-    CHECK_INT(waitpid(g->redis, NULL, 0), g->redis);
+    end_redis(g->redis);
 }
 
 static void end_jobs(struct gateways *g, int from, int to)
@@ -156,7 +105,7 @@ TEST(several_gateways_count_and_publish_once)
     FILE *f;
 
     open_gateways(&g);
-    subscriber = start("redis-cli", args, "published");
+    subscriber = start_program("redis-cli", args, "published");
     await("PUBSUB NUMSUB genq:completions | tail -1", "1");
     g.hot[0] = new_hot(&g);
     g.hot[1] = new_hot(&g);

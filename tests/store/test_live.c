@@ -119,10 +119,11 @@ TEST(stream_is_printed_from_any_number)
     start(l, "a", 1, true);
     live_delta(l, T, STR("a"), STR("Hel\n"));
     live_delta(l, T, STR("a"), STR("lo"));
-    CHECK_STR(events(l, "a", 0, &b, &last),
-              "id: 1\nevent: status\ndata: {\"status\":\"running\",\"attempt\":1,\"node\":\"gpu0\"}\n\n"
-              "id: 2\nevent: delta\ndata: {\"attempt\":1,\"seq\":2,\"text\":\"Hel\\n\"}\n\n"
-              "id: 3\nevent: delta\ndata: {\"attempt\":1,\"seq\":3,\"text\":\"lo\"}\n\n");
+    CHECK_STR(
+        events(l, "a", 0, &b, &last),
+        "id: 1\nevent: status\ndata: {\"status\":\"running\",\"attempt\":1,\"node\":\"gpu0\"}\n\n"
+        "id: 2\nevent: delta\ndata: {\"attempt\":1,\"seq\":2,\"text\":\"Hel\\n\"}\n\n"
+        "id: 3\nevent: delta\ndata: {\"attempt\":1,\"seq\":3,\"text\":\"lo\"}\n\n");
     CHECK_INT(last, 3);
     CHECK_STR(events(l, "a", 2, &b, &last),
               "id: 3\nevent: delta\ndata: {\"attempt\":1,\"seq\":3,\"text\":\"lo\"}\n\n");
@@ -146,14 +147,16 @@ TEST(new_attempt_voids_the_text_before)
     start(l, "a", 1, true);
     live_delta(l, T, STR("a"), STR("wrong"));
     live_requeue(l, T, STR("a"));
-    CHECK_STR(events(l, "a", 2, &b, &last),
-              "id: 3\nevent: status\ndata: {\"status\":\"queued\",\"attempt\":1,\"node\":null}\n\n");
+    CHECK_STR(
+        events(l, "a", 2, &b, &last),
+        "id: 3\nevent: status\ndata: {\"status\":\"queued\",\"attempt\":1,\"node\":null}\n\n");
     start(l, "a", 2, true);
     live_delta(l, T, STR("a"), STR("right"));
-    CHECK_STR(events(l, "a", 1, &b, &last),
-              "id: 4\nevent: restart\ndata: {\"attempt\":2}\n\n"
-              "id: 5\nevent: status\ndata: {\"status\":\"running\",\"attempt\":2,\"node\":\"gpu0\"}\n\n"
-              "id: 6\nevent: delta\ndata: {\"attempt\":2,\"seq\":6,\"text\":\"right\"}\n\n");
+    CHECK_STR(
+        events(l, "a", 1, &b, &last),
+        "id: 4\nevent: restart\ndata: {\"attempt\":2}\n\n"
+        "id: 5\nevent: status\ndata: {\"status\":\"running\",\"attempt\":2,\"node\":\"gpu0\"}\n\n"
+        "id: 6\nevent: delta\ndata: {\"attempt\":2,\"seq\":6,\"text\":\"right\"}\n\n");
     CHECK_INT(last, 6);
     buf_release(&b);
     live_free(l);
@@ -253,6 +256,193 @@ TEST(frames_are_whole_in_a_small_buffer)
     } while (last > before);
     CHECK_INT(last, 11);
     buf_release(&b);
+    live_free(l);
+}
+
+/* ---- copies ---- */
+
+struct copying {
+    struct live *to;
+    int64_t last, top; /* numbers there, and where it is copied to */
+    int n, n_most;
+};
+
+static bool copy_part(void *data, const struct stream_part *p)
+{
+    struct copying *c = data;
+    struct stream_part other = *p;
+
+    if (c->n == c->n_most)
+        return false;
+    other.last = ++c->top;
+    live_mirror(c->to, T, STR("a"), &other);
+    c->last = p->last;
+    c->n++;
+    return true;
+}
+
+/* As hot does it, between two processes. */
+static void copy(struct live *l, struct copying *c, int n_most)
+{
+    c->n = 0;
+    c->n_most = n_most;
+    live_copy(l, T, STR("a"), c->last, copy_part, c);
+}
+
+TEST(a_stream_is_copied_for_who_watches)
+{
+    struct live *l = live_new(4096), *to = live_new(4096);
+    struct waiter job = {.w = {.on_wake = on_wake}};
+    struct copying c = {.to = to};
+    struct live_view v;
+    struct buf b;
+    int64_t last;
+
+    buf_init(&b, 1 << 16);
+    start(l, "a", 1, true);
+    copy(l, &c, 100);
+    CHECK_STR(events(to, "a", 0, &b, &last), ""); /* nobody watches */
+    c.last = c.top = 0;
+    live_watch(to, T, STR("a"), &job.w);
+    live_delta(l, T, STR("a"), STR("Hel"));
+    live_delta(l, T, STR("a"), STR("lo"));
+    copy(l, &c, 1);
+    CHECK(live_runs_elsewhere(to, T, STR("a")));
+    CHECK(!live_get(to, T, STR("a"), &v)); /* that is not what it says of jobs here */
+    copy(l, &c, 100);
+    CHECK_INT(c.n, 1); /* deltas in a row are one */
+    CHECK_INT(job.n_woken, 2);
+    CHECK_STR(events(to, "a", 1, &b, &last),
+              "id: 2\nevent: delta\ndata: {\"attempt\":1,\"seq\":2,\"text\":\"Hello\"}\n\n");
+    live_requeue(l, T, STR("a"));
+    copy(l, &c, 100);
+    CHECK(!live_runs_elsewhere(to, T, STR("a")));
+    start(l, "a", 2, true);
+    live_delta(l, T, STR("a"), STR("new"));
+    copy(l, &c, 100);
+    CHECK_STR(
+        events(to, "a", 3, &b, &last),
+        "id: 4\nevent: restart\ndata: {\"attempt\":2}\n\n"
+        "id: 5\nevent: status\ndata: {\"status\":\"running\",\"attempt\":2,\"node\":\"gpu0\"}\n\n"
+        "id: 6\nevent: delta\ndata: {\"attempt\":2,\"seq\":6,\"text\":\"new\"}\n\n");
+    live_end(to, T, STR("a"));
+    CHECK(!live_runs_elsewhere(to, T, STR("a")));
+    live_unwatch(to, &job.w);
+    buf_release(&b);
+    live_free(l);
+    live_free(to);
+}
+
+static void mirror(struct live *l, int64_t number, enum stream_kind kind, const char *textz)
+{
+    live_mirror(
+        l, T, STR("a"),
+        &(struct stream_part){.last = number, .kind = kind, .attempt = 1, .data = str_z(textz)});
+}
+
+TEST(a_copy_keeps_the_numbers)
+{
+    struct live *l = live_new(4096);
+    struct waiter job = {.w = {.on_wake = on_wake}};
+    struct buf b;
+    int64_t last;
+
+    buf_init(&b, 1 << 16);
+    live_watch(l, T, STR("a"), &job.w);
+    mirror(l, 7, STREAM_RESTART, ""); /* one that begins in the middle */
+    mirror(l, 8, STREAM_TEXT, "x");
+    CHECK(has(events(l, "a", 0, &b, &last), "id: 7\nevent: restart"));
+    CHECK_INT(last, 8);
+    mirror(l, 12, STREAM_RESTART, ""); /* what stood between is void, and gone */
+    mirror(l, 13, STREAM_TEXT, "y");
+    CHECK(has(events(l, "a", 8, &b, &last), "id: 12\nevent: restart"));
+    CHECK_INT(last, 13);
+    mirror(l, 0, STREAM_RESTART, ""); /* one that was lost, and counts anew: we count on */
+    mirror(l, 1, STREAM_TEXT, "z");
+    CHECK(has(events(l, "a", 13, &b, &last), "id: 14\nevent: restart"));
+    CHECK_INT(last, 15);
+    mirror(l, 2, STREAM_CUT, "");
+    mirror(l, 3, STREAM_TEXT, "after the cut");
+    CHECK(has(events(l, "a", 15, &b, &last), "\"is_cut\":true"));
+    CHECK_INT(last, 16);
+    live_clear_mirror(l, T, STR("a"));
+    CHECK_STR(events(l, "a", 0, &b, &last), "");
+    mirror(l, 3, STREAM_RUNNING, "gpu1");
+    CHECK(has(events(l, "a", 0, &b, &last), "id: 3\n"));
+    live_unwatch(l, &job.w);
+    buf_release(&b);
+    live_free(l);
+}
+
+TEST(a_copy_has_its_own_ceiling)
+{
+    struct live *l = live_new(200);
+    struct waiter job = {.w = {.on_wake = on_wake}};
+    char text[120];
+    struct buf b;
+    int64_t last;
+
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    buf_init(&b, 1 << 16);
+    live_watch(l, T, STR("a"), &job.w);
+    mirror(l, 1, STREAM_RUNNING, "gpu0");
+    mirror(l, 2, STREAM_TEXT, text);
+    mirror(l, 3, STREAM_TEXT, text);
+    mirror(l, 4, STREAM_TEXT, "y");
+    CHECK(has(events(l, "a", 2, &b, &last), "\"is_cut\":true"));
+    CHECK_INT(last, 3);
+    live_unwatch(l, &job.w);
+    buf_release(&b);
+    live_free(l);
+}
+
+TEST(what_runs_here_takes_nothing_from_elsewhere)
+{
+    struct live *l = live_new(4096);
+    struct waiter job = {.w = {.on_wake = on_wake}};
+    struct buf b;
+    int64_t last;
+
+    buf_init(&b, 1 << 16);
+    live_watch(l, T, STR("a"), &job.w);
+    mirror(l, 1, STREAM_RUNNING, "gpu7");
+    mirror(l, 2, STREAM_TEXT, "old");
+    start(l, "a", 1, true);
+    mirror(l, 3, STREAM_TEXT, "more");
+    live_clear_mirror(l, T, STR("a"));
+    CHECK(!live_runs_elsewhere(l, T, STR("a")));
+    CHECK(has(events(l, "a", 2, &b, &last), "id: 3\nevent: restart"));
+    CHECK(!has(buf_str(&b), "more"));
+    live_end(l, T, STR("a"));
+    mirror(l, 3, STREAM_TEXT, "more");
+    CHECK(!has(events(l, "a", 0, &b, &last), "more"));
+    live_unwatch(l, &job.w);
+    buf_release(&b);
+    live_free(l);
+}
+
+static void note_stream(void *data, struct str tenant, struct str id)
+{
+    CHECK_STR(tenant, "default");
+    CHECK_STR(id, "a");
+    ++*(int *)data;
+}
+
+TEST(streams_are_told_when_they_begin)
+{
+    struct live *l = live_new(4096);
+    int n = 0;
+
+    live_tell_streams(l, note_stream, &n);
+    start(l, "b", 1, false);
+    start(l, "a", 1, true);
+    live_requeue(l, T, STR("a"));
+    start(l, "a", 2, true); /* the same stream */
+    CHECK_INT(n, 1);
+    live_end(l, T, STR("a"));
+    start(l, "a", 1, true);
+    CHECK_INT(n, 2);
     live_free(l);
 }
 
