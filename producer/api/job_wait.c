@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "producer/api/api.h"
+#include "producer/api/elsewhere.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,6 +15,7 @@ struct wait {
     int64_t deadline_ms; /* monotonic; 0: does not wait */
     int status;
     bool is_watching;
+    struct elsewhere elsewhere;
     char position[POSITION_TEXT_MAX]; /* "" for none */
 };
 
@@ -28,6 +30,7 @@ static void on_end(struct request *q)
 
     if (w->is_watching)
         live_unwatch(q->gateway->live, &w->watcher);
+    elsewhere_release(&w->elsewhere);
     free(w);
 }
 
@@ -74,9 +77,26 @@ static void reply(struct request *q, struct buf *b)
     request_reply_json(q, w->status, b);
 }
 
+/* Whether it runs elsewhere is asked where it is to be answered so. */
+static int read_job(struct request *q, bool is_last, struct buf *b, enum job_state *state,
+                    struct err *e)
+{
+    struct wait *w = q->data;
+    bool is_new = w->status == 201 && !w->is_watching;
+    int rc;
+
+    if (is_last && !is_new)
+        elsewhere_begin(&w->elsewhere, q);
+    rc = reader_job(request_reader(q), str_z(w->tenant), str_z(w->id), b, state, e);
+    if (is_last && !is_new)
+        elsewhere_done(&w->elsewhere);
+    return rc;
+}
+
 static void look(struct request *q)
 {
     struct wait *w = q->data;
+    bool is_time_up = q->is_late || clock_mono_ms() >= w->deadline_ms;
     struct buf b;
     struct err e;
     enum job_state state;
@@ -84,14 +104,15 @@ static void look(struct request *q)
     if (q->is_gone)
         return;
     buf_init(&b, VIEW_MAX_BYTES);
-    if (reader_job(request_reader(q), str_z(w->tenant), str_z(w->id), &b, &state, &e) < 0) {
+    if (read_job(q, is_time_up, &b, &state, &e) < 0) {
         buf_release(&b);
         request_reply_err(q, &e);
-    } else if (state_is_terminal(state) || q->is_late || clock_mono_ms() >= w->deadline_ms) {
+    } else if (state_is_terminal(state) || (is_time_up && !elsewhere_wait(&w->elsewhere, look))) {
         reply(q, &b);
     } else {
         buf_release(&b);
-        request_wait(q, w->deadline_ms, look);
+        if (!is_time_up)
+            request_wait(q, w->deadline_ms, look);
     }
 }
 

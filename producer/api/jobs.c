@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "producer/api/api.h"
+#include "producer/api/elsewhere.h"
 #include "producer/api/routes.h"
 #include "producer/cancel.h"
 #include <stdlib.h>
@@ -135,21 +136,54 @@ static bool read_filter(struct request *q, struct job_filter *f)
            api_cursor(q, "after", 0, &f->after) && api_limit(q, &f->limit);
 }
 
-void jobs_list(struct request *q)
+struct listing {
+    struct job_filter filter;
+    struct elsewhere elsewhere;
+};
+
+static void end_list(struct request *q)
 {
-    struct job_filter f;
+    struct listing *l = q->data;
+
+    elsewhere_release(&l->elsewhere);
+    free(l);
+}
+
+static void list(struct request *q)
+{
+    struct listing *l = q->data;
     struct buf b;
     struct err e;
+    int rc;
 
-    if (!api_check_query(q) || !read_filter(q, &f))
+    if (q->is_gone)
         return;
     buf_init(&b, LIST_MAX_BYTES);
-    if (reader_list(request_reader(q), &f, &b, &e) == 0) {
+    elsewhere_begin(&l->elsewhere, q);
+    rc = reader_list(request_reader(q), &l->filter, &b, &e);
+    elsewhere_done(&l->elsewhere);
+    if (rc == 0 && !elsewhere_wait(&l->elsewhere, list)) {
         request_reply_json(q, 200, &b);
         return;
     }
     buf_release(&b);
-    request_reply_err(q, &e);
+    if (rc)
+        request_reply_err(q, &e);
+}
+
+void jobs_list(struct request *q)
+{
+    struct listing *l;
+    struct job_filter f;
+
+    if (!api_check_query(q) || !read_filter(q, &f))
+        return;
+    l = xcalloc(1, sizeof *l);
+    l->filter = f;
+    l->elsewhere.is_all = f.state == STATE_RUNNING;
+    q->data = l;
+    q->on_end = end_list;
+    list(q);
 }
 
 /* ---- DELETE /api/v1/jobs/{id} ---- */
