@@ -1,6 +1,7 @@
 """What runs now, and its tokens as they come, at gateways that run nothing: real Kafka, real Redis."""
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,12 +20,13 @@ class Live(Distributed):
     """Gateways and workers on Kafka, with a Redis of their own (or none)."""
     n = 0
 
-    def __init__(self, has_redis=True, config="", redis=(), **options):
+    def __init__(self, has_redis=True, config="", user="", **options):
         Live.n += 1
-        self.redis = RedisServer(**dict(redis)) if has_redis else None
+        self.redis = RedisServer(**({"user": "genq on >secret " + user} if user else {})) if has_redis else None
         if has_redis:
             self.redis.start()
-            config += 'redis: {url: "%s"}\n' % self.redis.url
+            url = self.redis.url.replace("//", "//genq:secret@") if user else self.redis.url
+            config += 'redis: {url: "%s"}\n' % url
         options.setdefault("stub", ["--latency-ms", "3000", "--tokens", "20"])
         options.setdefault("gateways", 2)
         super().__init__(KAFKA, prefix="live%d" % Live.n, config=config, **options)
@@ -305,6 +307,26 @@ def test_a_redis_that_hangs_holds_no_answer_up():
         finally:
             d.redis.resume()
         d.gateways[0].delete("/api/v1/jobs/h")
+
+
+def test_the_rights_that_the_page_names_are_enough():
+    page = read_file(os.path.join(os.environ["SOURCE_DIR"], "docs", "redis.md"))
+    words = re.search(r"The user needs the commands of (.*?) on the keys", page, re.S).group(1)
+    rights = " ".join("+" + w.lower() for w in re.findall(r"`([^`]+)`", words))
+    assert rights.startswith("+@hash +@keyspace "), rights
+    with Live(user="resetkeys ~genq:* resetchannels &genq:* -@all " + rights) as d:
+        one, two = d.gateways
+        one.submit(id="a", prompt=PROMPT, stream=True)
+        d.known(two, "a")
+        with watch(two, "a") as stream:
+            events = until(stream, 2)
+            d.shows(two, "a", "running")
+            assert [j["id"] for j in two.get("/api/v1/jobs?status=running").json["data"]] == ["a"]
+            check_whole(events + list(stream))
+        wait_for(lambda: d.hash("a")["status"] == "succeeded", "the end")
+        assert two.get("/api/v1/nodes").json["data"]
+        for member in d.members:
+            assert member.metric("genq_redis_failed_total") == 0 and "refuses" not in member.said(), member.said()
 
 
 def test_a_huge_stream_stays_small_in_redis():
