@@ -389,10 +389,13 @@ class Nodes(World):
 def run(names):
     """Runs the cases, or those named in the arguments; TAP on stdout; exits."""
     cases = [(n, f) for n, f in names.items() if n.startswith("test_") and callable(f)]
-    wanted = sys.argv[1:]
+    wanted = {name.removeprefix("test_") for name in sys.argv[1:]}
+    unknown = wanted - {name[5:] for name, _ in cases}
+    if unknown:
+        sys.exit("no case: %s" % ", ".join(unknown))
     failed = n_run = 0
     for name, case in cases:
-        if wanted and name not in wanted and name[5:] not in wanted:
+        if wanted and name[5:] not in wanted:
             continue
         n_run += 1
         started = time.monotonic()
