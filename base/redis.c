@@ -637,6 +637,7 @@ struct redis *redis_open(const struct redis_options *o, struct err *e)
     buf_init(&r->out, SIZE_MAX); /* bounded by max_bytes */
     set_fault(r, ERR_UNREACHABLE, "connecting");
     init_handles(r);
+    uv_update_time(o->loop); /* it may not have run yet, and deadlines count from its time */
     connect_again(r);
     return r;
 }
