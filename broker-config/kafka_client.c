@@ -5,7 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ERROR_BYTES = 512, NAME_BYTES = 256, RECORD_EXTRA_BYTES = 64 << 10 };
+enum {
+    ERROR_BYTES = 512,
+    NAME_BYTES = 256,
+    RECORD_EXTRA_BYTES = 64 << 10,
+    ANSWER_EXTRA_BYTES = 16 << 20 /* some hundred bytes for each of ten thousands of partitions */
+};
 
 struct property {
     const char *namez, *valuez;
@@ -90,7 +95,8 @@ int64_t kafka_record_bytes(const struct config *c)
                                   : c->limits_body_bytes + RECORD_EXTRA_BYTES;
 }
 
-/* A fetch takes the largest record, a message some more for its headers. */
+/* A fetch takes the largest record. Kafka's answer names each partition besides, and librdkafka
+ * gives the connection up where it is longer than told, again and again. */
 static int set_sizes(rd_kafka_conf_t *conf, const struct config *c, enum kafka_role role,
                      struct err *e)
 {
@@ -103,7 +109,7 @@ static int set_sizes(rd_kafka_conf_t *conf, const struct config *c, enum kafka_r
         return rc;
     snprintf(bytes, sizeof bytes, "%lld", (long long)kafka_record_bytes(c) + 1024);
     rc = kafka_conf_set(conf, "fetch.max.bytes", bytes, e);
-    snprintf(bytes, sizeof bytes, "%lld", (long long)kafka_record_bytes(c) + 2048);
+    snprintf(bytes, sizeof bytes, "%lld", (long long)kafka_record_bytes(c) + ANSWER_EXTRA_BYTES);
     return rc ? rc : kafka_conf_set(conf, "receive.message.max.bytes", bytes, e);
 }
 

@@ -234,18 +234,20 @@ def queue_row(bench, url, n):
         conn = http.client.HTTPConnection("127.0.0.1", cluster.ports[0])
         start, few, first, last = time.monotonic(), None, None, 0
         worker.start()
-        while last < step:
-            last = finished(conn, "m0", "many") + (finished(conn, "m1", "many") if n > step else 0)
+        while last < step or few is None:
             now = time.monotonic()
+            if last < step:
+                last = finished(conn, "m0", "many") + (finished(conn, "m1", "many") if n > step else 0)
+                rate_until = (now, last)
             if last and first is None:
                 first = (now, last)
             if few is None and finished(conn, "few", "few") == 10:
-                few = (now - start, last)
+                few = (now - start, sum(finished(conn, f"m{i}", "many") for i in range(n // step)))
             time.sleep(0.02)
-        rate = (last - first[1]) / (now - first[0])
+        rate = (rate_until[1] - first[1]) / (rate_until[0] - first[0])
     print(f"  {n:8} queued: submit {step / statistics.median(seconds[-10:]):6.0f} jobs/s, GET {poll:.2f} ms, "
-          f"run {rate:6.0f} jobs/s; the other tenant's ten after {few[0] if few else 0:.1f} s, "
-          f"{few[1] if few else 'more'} of the many before them", flush=True)
+          f"run {rate:6.0f} jobs/s; the other tenant's ten after {few[0]:.1f} s, "
+          f"{few[1]} of the many before them", flush=True)
 
 
 def queue(bench):

@@ -129,6 +129,17 @@ def test_many_jobs_each_once_in_one_order():
         assert len(took_part) == 2
 
 
+def test_a_backlog_that_fills_whole_fetches():
+    """Kafka's answer is as long as it may be, and says a little of each partition besides."""
+    n, config = 3000, "limits: {body_bytes: 20000, record_bytes: 40000}\n"
+    with distributed(workers=0, config=config) as d:
+        body = "".join('{"model":"stub","prompt":"%d %s"}\n' % (i, "x" * 500) for i in range(n))
+        reply = d.gateways[0].request("POST", "/api/v1/batches?id=b", body, {"Content-Type": "application/x-ndjson"})
+        assert reply.status == 201, reply
+        d.add_worker()
+        assert len(feed_of(d.gateways[0], n)) == n
+
+
 def test_a_cursor_is_good_at_a_gateway_that_is_behind():
     with distributed(gateways=2) as d:
         ahead, behind = d.gateways
