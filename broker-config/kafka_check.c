@@ -92,9 +92,7 @@ static void note_name(struct kafka_check *check, const struct record *r)
     buf_addc(&check->ended, '/');
     buf_adds(&check->ended, r->key);
     buf_addc(&check->ended, '/');
-    /* Who cancels a job may know no more than its name. */
-    if (!str_eqz(r->headers[HEADER_STATUS], "cancelled") &&
-        unhex(r->headers[HEADER_DIGEST], digest, sizeof digest))
+    if (unhex(r->headers[HEADER_DIGEST], digest, sizeof digest))
         buf_adds(&check->ended, r->headers[HEADER_DIGEST]);
     if (buf_addc(&check->ended, '\n') != 0)
         check->ended.n = whole; /* no room: what is left runs again, if it comes */

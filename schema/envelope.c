@@ -50,9 +50,11 @@ static void put_job_headers(struct record *r, const struct job *j, struct buf *m
     uint8_t digest[SHA256_LEN];
     char digits[2 * SHA256_LEN + 1];
 
-    job_digest(j, digest);
-    hex(digest, sizeof digest, digits);
-    r->headers[HEADER_DIGEST] = put(mem, str_of(digits, 2 * SHA256_LEN));
+    if (job_knows_digest(j)) {
+        job_digest(j, digest);
+        hex(digest, sizeof digest, digits);
+        r->headers[HEADER_DIGEST] = put(mem, str_of(digits, 2 * SHA256_LEN));
+    }
     r->headers[HEADER_TENANT] = put(mem, j->tenant);
     r->headers[HEADER_MODEL] = put(mem, j->model);
     r->headers[HEADER_BATCH] = put(mem, j->batch_id);

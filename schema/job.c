@@ -235,6 +235,11 @@ void job_digest(const struct job *j, uint8_t digest[SHA256_LEN])
     buf_release(&b);
 }
 
+bool job_knows_digest(const struct job *j)
+{
+    return j->has_digest || !j->is_partial;
+}
+
 void job_cache_key(const struct job *j, struct str engine_model, uint8_t key[SHA256_LEN])
 {
     struct buf b;

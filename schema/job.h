@@ -58,6 +58,7 @@ struct job {
     int64_t batch_line;                           /* from 0; -1: none */
     char *text;           /* owned: the source text */
     struct buf extra;     /* owned: decoded strings and what was filled in */
+    bool is_partial;      /* not all fields are here: without has_digest its digest is not known */
     bool has_digest;      /* `digest` is known: job_keep_digest or job_take_digest was called */
     uint8_t digest[SHA256_LEN];
 };
@@ -94,6 +95,7 @@ size_t job_room(const struct job *j);
 /* SHA-256 of the canonical job without what the gateway filled in (id, created_at, batch_line …):
  * two submissions of one id are the same job exactly when these agree. */
 void job_digest(const struct job *j, uint8_t digest[SHA256_LEN]);
+bool job_knows_digest(const struct job *j); /* else job_digest's is another job's */
 /* Makes it once and keeps it; the job's fields but its id must not change any more. */
 void job_keep_digest(struct job *j);
 /* SHA-256 of all that the answer depends on: tenant (answers are not shared between tenants), the

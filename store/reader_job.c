@@ -6,7 +6,8 @@
 
 enum { CACHE_KIB = 4096, STEP_LIMIT_MS = 2000, LINE_MAX_BYTES = 1 << 30 };
 
-#define JOB_SQL "SELECT " READER_COLUMNS " FROM " READER_FROM " WHERE j.tenant=? AND j.id=?"
+#define JOB_SQL \
+    "SELECT " READER_COLUMNS ", j.digest FROM " READER_FROM " WHERE j.tenant=? AND j.id=?"
 
 /* Only a log that is followed has positions; a partition without one was added a moment ago. */
 #define APPLIED_SQL \
@@ -287,6 +288,17 @@ static void own(struct job *j)
     }
 }
 
+/* The row does not have all of the job. */
+static void take_digest(struct db_stmt *s, struct job *j)
+{
+    struct str digest = db_blob(s, COL_COUNT_);
+
+    j->is_partial = true;
+    j->has_digest = digest.n == SHA256_LEN;
+    if (j->has_digest)
+        memcpy(j->digest, digest.p, SHA256_LEN);
+}
+
 int reader_job_head(struct reader *r, struct str tenant, struct str id, struct job *out,
                     struct position *at, const struct topics *t, struct err *e)
 {
@@ -296,6 +308,7 @@ int reader_job_head(struct reader *r, struct str tenant, struct str id, struct j
     if (rc)
         return rc;
     row_job(s, out);
+    take_digest(s, out);
     at->topic =
         out->state == STATE_SCHEDULED ? TOPIC_SCHEDULED : topics_jobs(t, out->queue, out->priority);
     at->partition = (int32_t)db_int(s, COL_PART);

@@ -39,6 +39,7 @@ static struct job *name_only(const struct task *t, struct str tenant, struct str
     buf_release(&text);
     assert(rc == 0);
     (void)rc;
+    job->is_partial = true;
     return job;
 }
 

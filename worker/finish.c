@@ -213,8 +213,7 @@ void finish_task(struct worker *w, struct task *t, const struct ending *end)
     if (r->state == STATE_FAILED)
         keep_letter(w, t, end);
     job_step(t->body->job, state_end_event(r->state));
-    /* Of a cancelled one no more than the name may be known. */
-    if (broker_is_shared(w->broker) && end->state != STATE_CANCELLED)
+    if (broker_is_shared(w->broker) && job_knows_digest(t->body->job))
         t->body->mark = settled_mark_of(t->body->job);
     body_drop_job(t->body);
     r->out.record.at.topic = TOPIC_COMPLETIONS;

@@ -165,6 +165,16 @@ def test_posted_here_waited_there_cancelled_elsewhere():
         done = d.gateways[1].finished(job["id"])
         assert done["status"] == "cancelled", done
         wait_for(lambda: d.engine.events("abort"), "the call's end")
+        # Whoever says that it was cancelled says of which job: the gateway, which has it from its store, and
+        # the worker, for its call.
+        [record] = KAFKA.client().consume(d.prefix + ".jobs.default.normal")
+        digest = dict(record["headers"])["genq_digest"]
+
+        def ends():
+            found = KAFKA.client().consume(d.prefix + ".completions")
+            return len(found) == 2 and [dict(r["headers"]).get("genq_digest") for r in found]
+        assert wait_for(ends, "both completions") == [digest] * 2
+
 
 
 def test_a_cancel_is_answered_when_the_log_has_it():

@@ -229,6 +229,26 @@ TEST(a_failed_job_is_kept_to_be_made_again)
     job_release(&j);
 }
 
+TEST(a_digest_that_is_not_known_is_not_told)
+{
+    struct job j;
+    struct record r;
+    struct buf mem;
+    struct completion c = {.state = STATE_CANCELLED, .reason = REASON_CANCELLED};
+
+    buf_init(&mem, 1 << 16);
+    make_job(&j, "{\"prompt\":\"\"}");
+    j.is_partial = true;
+    CHECK_INT(envelope_completion(&r, &j, &c, "here", &mem, NULL), 0);
+    CHECK(!header(&r, HEADER_DIGEST).p);
+    j.has_digest = true; /* by its row, say */
+    buf_clear(&mem);
+    CHECK_INT(envelope_completion(&r, &j, &c, "here", &mem, NULL), 0);
+    CHECK(!strncmp(header(&r, HEADER_DIGEST).p, "00000000", 8));
+    job_release(&j);
+    buf_release(&mem);
+}
+
 TEST(names_from_elsewhere_may_be_long) /* a foreign record's header becomes a tenant */
 {
     struct job j;
