@@ -19,8 +19,9 @@ enum {
 };
 
 /* KEYS: the answer, the list, the sizes. ARGV: the answer's digest, itself, ttl in ms, most bytes,
- * now in ms. Redis refuses a script that writes more while its memory is used up, but not before it
- * has written: so what goes goes first. */
+ * now in ms. Sizes without a list, which Redis may have evicted, are nobody's. Redis refuses a
+ * script that writes more while its memory is used up, but not before it has written: so what goes
+ * goes first. */
 static const char script[] =
     "local n = #ARGV[2] + 200\n"
     "local function drop(d)\n"
@@ -35,7 +36,10 @@ static const char script[] =
     "for i = 1, 256 do\n"
     "  local old = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')\n"
     "  local total = tonumber(redis.call('HGET', KEYS[3], 'total') or 0)\n"
-    "  if not old[1] then break end\n"
+    "  if not old[1] then\n"
+    "    if total ~= 0 then redis.call('DEL', KEYS[3]) end\n"
+    "    break\n"
+    "  end\n"
     "  if total + n <= tonumber(ARGV[4]) and tonumber(old[2]) > ARGV[5] - ARGV[3] then break end\n"
     "  redis.call('DEL', '" PREFIX "' .. old[1])\n"
     "  drop(old[1])\n"

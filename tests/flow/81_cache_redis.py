@@ -16,7 +16,11 @@ def config(redis, more=""):
 
 def ask(w, at=None, **fields):
     """A job, once it has ended well: asked here, and waited for at another gateway."""
-    job = (at or w).finished(w.submit(**fields)["id"], fields.get("tenant", "default"))
+    tenant = fields.get("tenant", "default")
+    job_id = w.submit(**fields)["id"]
+    if at:  # which may not have read of it yet
+        wait_for(lambda: at.get("/api/v1/jobs/%s?tenant=%s" % (job_id, tenant)).status == 200)
+    job = (at or w).finished(job_id, tenant)
     assert job["status"] == "succeeded", job
     return job
 
@@ -70,6 +74,20 @@ def test_it_is_bounded():
         warm(w, redis, seed=1)
         assert 0 < int(redis.cli("PTTL", keys(redis)[0])) <= 1000
         wait_for(lambda: not ask(w, seed=1)["cached"], "the end of its time")
+
+
+def test_a_list_that_redis_evicted_is_begun_anew():
+    """Under maxmemory any of the three keys may go: sizes that nothing stands behind count no more."""
+    with RedisServer() as redis, World(config=config(redis, "cache: {max_bytes: 4000}\n")) as w:
+        for i in range(10):
+            warm(w, redis, seed=i) if i == 0 else ask(w, seed=i)
+        wait_for(lambda: w.metric("genq_cache_entries") == 10)
+        redis.cli("DEL", "genq:cache-list")
+        for i in range(10, 16):
+            ask(w, seed=i)
+        wait_for(lambda: w.metric("genq_cache_entries") == 6)
+        assert w.metric("genq_cache_bytes") <= 4000
+        assert int(redis.cli("HLEN", "genq:cache-sizes")) == 7
 
 
 def test_without_redis_jobs_run():
