@@ -341,10 +341,13 @@ static int subscribe(struct worker *w, int topic, struct err *e)
                              .on_ended = on_ended,
                              .data = w,
                              .window = (size_t)w->config->worker_lookahead};
+    int rc;
 
     w->n_behind++;
-    w->is_taken[topic] = true;
-    return broker_subscribe(w->broker, topic, &s, e);
+    rc = broker_subscribe(w->broker, topic, &s, e);
+    w->is_taken[topic] = rc == 0;
+    w->n_behind -= rc != 0;
+    return rc;
 }
 
 static bool knows_queues(const struct worker *w)

@@ -66,6 +66,8 @@ static void on_sent(struct outgoing *o, int code)
     w->is_pump_due = true;
     if (is_there) {
         metric_add(METRIC_JOBS_ROUTED, 1);
+        if (!w->has_store) /* an attempt may have begun here */
+            live_end(w->live, h->task->body->job->tenant, h->task->body->job->id);
         journal_forget(w->journal, &key);
     }
     if (is_there || code == ERR_CLOSED) /* given up at a stop: the job stays in the log */

@@ -744,15 +744,103 @@ TEST(a_dead_node_s_jobs_go_to_the_other)
     stub_kill(pids[1]);
 }
 
+static const struct broker_ops *shared_before;
+
 /* The rig's log, told to be a shared one. */
 static void share(struct rig *r, int64_t lease_ms)
 {
     static struct broker_ops ops;
 
+    if (!shared_before)
+        shared_before = r->broker->ops;
     ops = *r->broker->ops;
     ops.is_shared = true;
     r->broker->ops = &ops;
     r->broker->lease_ms = clock_boot_ms() + lease_ms;
+}
+
+static bool has_routed(struct rig *r, void *data)
+{
+    (void)r;
+    return metric_get(METRIC_JOBS_ROUTED) == *(int *)data;
+}
+
+/* It had begun here: the node listed the model, and said at the call that it has none. */
+TEST(a_worker_without_a_store_forgets_what_it_sent_to_another_queue)
+{
+    const char *args[] = {
+        "--model", "large", "--fault",
+        "kind=status,code=404,times=100,body={\"error\":\"model 'large' not found\"}", NULL};
+    struct live_view view;
+    struct bench b;
+    int one = 1;
+
+    open_bench(&b, args,
+               "queues: {big: {}}\nmodels: {big: {target: large, queue: big}}\n"
+               "worker: {queues: [default]}\n");
+    b.r.worker_live = live_new(1 << 20);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"big\",\"queue\":\"default\",\"prompt\":\"x\"}");
+    share(&b.r, 60000);
+    rig_start_worker(&b.r);
+    rig_until(&b.r, has_routed, &one);
+    CHECK(stub_count(" fault ") > 0);
+    CHECK(!live_get(b.r.worker_live, STR("default"), STR("a"), &view));
+    b.r.broker->ops = shared_before;
+    rig_stop_worker(&b.r, 100);
+    live_free(b.r.worker_live);
+    b.r.worker_live = NULL;
+    close_bench(&b);
+}
+
+static bool is_down(struct rig *r, void *data)
+{
+    (void)r;
+    (void)data;
+    return metric_get(METRIC_NODES_UP) == 0;
+}
+
+static int refused; /* topic whose next subscription fails; -1: none */
+
+static bool was_refused(struct rig *r, void *data)
+{
+    (void)r;
+    (void)data;
+    return refused == -1;
+}
+
+static int refuse_some(struct broker *b, int topic, const struct subscription *s, struct err *e)
+{
+    if (topic == refused) {
+        refused = -1;
+        return err_set(e, ERR_UNREACHABLE, "refused");
+    }
+    return shared_before->subscribe(b, topic, s, e);
+}
+
+TEST(a_queue_that_could_not_be_taken_is_tried_again)
+{
+    static struct broker_ops ops;
+    struct bench b;
+
+    open_bench(&b, fast,
+               "queues: {big: {}}\nmodels: {big: {target: stub, queue: big}, s: {}}\n"
+               "health: {interval_ms: 20}\n");
+    stub_kill(b.pid);
+    rig_submit(&b.r, "{\"id\":\"a\",\"model\":\"big\",\"queue\":\"big\",\"prompt\":\"x\"}");
+    share(&b.r, 60000);
+    ops = *b.r.broker->ops;
+    ops.subscribe = refuse_some;
+    b.r.broker->ops = &ops;
+    rig_start_worker(&b.r); /* it takes none: which models are there is not known */
+    refused = topics_jobs(b.r.topics, STR("big"), PRIORITY_NORMAL);
+    stub_start(b.port, &b.pid, fast);
+    rig_until(&b.r, was_refused, NULL);
+    stub_kill(b.pid); /* the next change at the nodes */
+    rig_until(&b.r, is_down, NULL);
+    stub_start(b.port, &b.pid, fast);
+    rig_until_ended(&b.r, 1);
+    b.r.broker->ops = shared_before;
+    close_bench(&b);
 }
 
 TEST(what_was_delivered_waits_while_it_may_be_another_worker_s)
