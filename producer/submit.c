@@ -233,9 +233,10 @@ static bool claim(struct submission *s, const struct gateway *g)
         s->claims[o->n++] = (struct claim){
             .tenant = j->tenant, .id = j->id, .digest = p->records[i].headers[HEADER_DIGEST]};
     }
-    if (o->n > 0)
-        claims_take(g->claims, o);
-    return o->n > 0;
+    if (o->n == 0)
+        return false;
+    claims_take(g->claims, o); /* s is on_claimed's from here on */
+    return true;
 }
 
 int submission_send(struct submission *s, const struct gateway *g, struct reader *r, struct err *e)
