@@ -30,7 +30,9 @@ int foreign_complete(struct job *j, const struct record *r, const char *topicz, 
     }
     if (d.tenant.p && !id_is_valid(d.tenant))
         return err_set(e, ERR_INVALID, "the header genq_tenant is no tenant's name");
-    if (priority != PRIORITY_COUNT_)
+    if (priority != PRIORITY_COUNT_) {
         j->priority = priority;
+        j->queue = queue;
+    }
     return job_complete(j, &d, e);
 }

@@ -11,7 +11,8 @@
  * NUL-terminated. */
 void foreign_id(const struct record *r, const char *topicz, char dst[FOREIGN_ID_LEN + 1]);
 /* Completes a job that job_parse read from r's value: id (the record's place, where the job has
- * none), tenant, `queue`, and created_at (the record's time). Its priority is that of its topic,
- * whatever it says; PRIORITY_COUNT_: the topic has none. ERR_INVALID: a model is missing. */
+ * none), tenant, and created_at (the record's time). Its queue (borrowed) and priority are those
+ * of its topic, whatever it says: a row finds the record by them. PRIORITY_COUNT_: the topic has
+ * none, and `queue` is for a job that names none. ERR_INVALID: a model is missing. */
 int foreign_complete(struct job *j, const struct record *r, const char *topicz, struct str queue,
                      enum priority priority, struct err *e);

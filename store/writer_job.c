@@ -160,7 +160,8 @@ static int mark_due(struct store_writer *w, struct record *r, const struct new_j
 static bool is_behind_its_copy(const struct record *r, const struct new_job *n,
                                const struct job_row *row)
 {
-    return !topics_is_jobs(r->source.topic) && is_same(n, row) && !str_eqz(n->j->queue, row->queue);
+    return topics_is_jobs(r->at.topic) && !topics_is_jobs(r->source.topic) && is_same(n, row) &&
+           !str_eqz(n->j->queue, row->queue);
 }
 
 static int repeat(struct store_writer *w, struct record *r, const struct new_job *n,

@@ -57,8 +57,12 @@ TEST(what_the_job_says_itself_stays)
     CHECK_INT(foreign_complete(&j, &r, "genq.jobs.fast.normal", STR("fast"), PRIORITY_HIGH, &e), 0);
     CHECK_STR(j.id, "mine");
     CHECK_STR(j.tenant, "t");
-    CHECK_STR(j.queue, "q");
+    CHECK_STR(j.queue, "fast"); /* but for where it stands */
     CHECK_INT(j.created_at, 5);
+    job_release(&j);
+    CHECK_INT(job_parse(&j, r.value, true, NULL, &e), 0);
+    CHECK_INT(foreign_complete(&j, &r, "genq.scheduled", STR("default"), PRIORITY_COUNT_, &e), 0);
+    CHECK_STR(j.queue, "q");
     job_release(&j);
 }
 

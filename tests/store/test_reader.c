@@ -134,9 +134,18 @@ TEST(head_of_an_unfinished_job)
 {
     struct fixture *fx = fx_new();
     struct reader *r = open_reader(fx);
+    struct record astray = {.source = POSITION_NONE,
+                            .key = STR("w"),
+                            .value = STR("{\"id\":\"w\",\"model\":\"m\",\"prompt\":\"p\","
+                                         "\"queue\":\"gpu\",\"priority\":\"high\"}")};
     struct position pos;
     struct job j;
+    uint8_t digest[SHA256_LEN];
 
+    CHECK_INT(job_parse(&j, STR(JOB_A), true, NULL, NULL), 0);
+    CHECK_INT(job_complete(&j, &(struct job_defaults){.batch_line = -1, .wall_ms = 1}, NULL), 0);
+    job_digest(&j, digest);
+    job_release(&j);
     submit(fx, JOB_A);
     submit(fx, JOB_LATER);
     CHECK_INT(reader_has_job(r, T, STR("s"), NULL), 0);
@@ -156,6 +165,14 @@ TEST(head_of_an_unfinished_job)
     CHECK_STR(j.session, "s1");
     CHECK(!j.batch_id.p);
     CHECK_INT(j.batch_line, -1);
+    CHECK(job_knows_digest(&j) &&
+          memcmp(j.digest, digest, sizeof digest) == 0); /* the whole job's */
+    job_release(&j);
+    fx_begin(fx); /* whatever it says, it stands where it is */
+    CHECK_INT(fx_apply(fx, &astray, topics_jobs(fx->topics, STR("default"), PRIORITY_LOW)), 0);
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(reader_job_head(r, T, STR("w"), &j, &pos, fx->topics, NULL), 0);
+    CHECK_INT(pos.topic, topics_jobs(fx->topics, STR("default"), PRIORITY_LOW));
     job_release(&j);
     finish(fx, JOB_A, STATE_SUCCEEDED);
     CHECK_INT(reader_has_job(r, T, STR("a"), NULL), 0);

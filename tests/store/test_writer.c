@@ -160,27 +160,57 @@ TEST(a_job_behind_its_copy_is_no_repeat)
     struct err e = {0};
     struct job j;
     struct buf mem;
-    int detail = -1;
+    int detail = -1, gpu = topics_jobs(fx->topics, STR("gpu"), PRIORITY_NORMAL);
 
     CHECK_INT(job_parse(&j, STR(JOB_A), true, NULL, &e), 0);
     CHECK_INT(job_complete(&j, &(struct job_defaults){.wall_ms = 5, .batch_line = -1}, &e), 0);
     job_keep_digest(&j);
-    j.queue = STR("big");
+    j.queue = STR("gpu");
     buf_init(&mem, 1 << 16);
     CHECK_INT(envelope_job(&r, &j, &mem, &e), 0);
     r.source = (struct position){topics_jobs(fx->topics, STR("default"), PRIORITY_NORMAL), 0, 7};
     fx_begin(fx);
-    CHECK_INT(fx_apply(fx, &r, r.source.topic), 0);
-    CHECK_INT(fx_apply(fx, &r, r.source.topic), ERR_EXISTS);
+    CHECK_INT(fx_apply(fx, &r, gpu), 0);
+    CHECK_INT(fx_apply(fx, &r, gpu), ERR_EXISTS);
     CHECK_INT(fx_job(fx, JOB_A), 0);
     CHECK_INT(fx_job_from(fx, JOB_A, POSITION_NONE, &detail), ERR_EXISTS);
     CHECK_INT(detail, STATE_QUEUED);
-    CHECK_INT(fx_apply(fx, &r, r.source.topic), ERR_EXISTS);
+    CHECK_INT(fx_apply(fx, &r, gpu), ERR_EXISTS);
     CHECK_INT(fx_end(fx, true), 0);
     CHECK_INT(store_unfinished(fx->writer), 1);
     CHECK_INT(fx_int(fx, "SELECT off IS NOT NULL FROM job WHERE queue='default'"), 1);
     job_release(&j);
     buf_release(&mem);
+    fx_free(fx);
+}
+
+/* The row says where its record stands, which a cancelled completion names as its source: with the
+ * offset in one topic and the name of another, it would end somebody else's. */
+TEST(a_scheduled_record_behind_a_copy_does_not_move_the_job)
+{
+    struct fixture *fx = fx_new();
+    struct record copy = {.source = POSITION_NONE}, later = copy;
+    struct err e = {0};
+    struct job j;
+    struct buf mem[2];
+    int gpu = topics_jobs(fx->topics, STR("gpu"), PRIORITY_NORMAL);
+
+    CHECK_INT(job_parse(&j, STR(JOB_A), true, NULL, &e), 0);
+    CHECK_INT(job_complete(&j, &(struct job_defaults){.wall_ms = 5, .batch_line = -1}, &e), 0);
+    job_keep_digest(&j);
+    buf_init(&mem[0], 1 << 16);
+    buf_init(&mem[1], 1 << 16);
+    CHECK_INT(envelope_job(&later, &j, &mem[0], &e), 0);
+    j.queue = STR("gpu");
+    CHECK_INT(envelope_job(&copy, &j, &mem[1], &e), 0);
+    copy.source = (struct position){topics_jobs(fx->topics, STR("default"), PRIORITY_NORMAL), 0, 7};
+    fx_begin(fx);
+    CHECK_INT(fx_apply(fx, &copy, gpu), 0);
+    CHECK_INT(fx_apply(fx, &later, TOPIC_SCHEDULED), ERR_EXISTS);
+    CHECK_INT(fx_end(fx, true), 0);
+    job_release(&j);
+    buf_release(&mem[0]);
+    buf_release(&mem[1]);
     fx_free(fx);
 }
 
