@@ -29,6 +29,7 @@ static int make_completion(struct cancellation *c, const struct gateway *g, stru
                            struct err *e)
 {
     const struct job *j = &c->job;
+    bool is_there = at.topic >= 0; /* else its queue left the config, and its record stays there */
     int64_t now_ms = clock_wall_ms();
     char source[POSITION_TEXT_MAX];
     struct live_view view = {.is_running = false};
@@ -48,14 +49,17 @@ static int make_completion(struct cancellation *c, const struct gateway *g, stru
         done.started_at = view.started_at;
         done.node = view.node[0] ? str_z(view.node) : STR_NONE;
     }
-    position_format(g->topics, at, source);
+    if (is_there)
+        position_format(g->topics, at, source);
+    else
+        at = POSITION_NONE;
     /* In a shared log the job's record is its worker's to finish; and what finishes none is never
      * acknowledged from the outbox, where nobody knows yet whether the job has ended otherwise. */
     c->records[0] = (struct record){.at = {TOPIC_COMPLETIONS, 0, 0},
                                     .ts_ms = now_ms,
                                     .source = broker_is_shared(g->broker) ? POSITION_NONE : at};
     buf_init(&c->mem[0], job_room(j) + ENVELOPE_BYTES);
-    return envelope_completion(&c->records[0], j, &done, source, &c->mem[0], e);
+    return envelope_completion(&c->records[0], j, &done, is_there ? source : NULL, &c->mem[0], e);
 }
 
 static int make_order(struct cancellation *c)

@@ -42,8 +42,8 @@ int reader_has_applied(struct reader *r, struct position at, const struct topics
 int reader_repeat(struct reader *r, const struct job *j, struct err *e);
 
 /* A stored job for building its cancelled completion: fills the struct job that completion_write
- * takes (release with job_release), its digest among it, and *at, where its record stands. ERR_NOT_FOUND; ERR_EXISTS
- * when it has ended. */
+ * takes (release with job_release), its digest among it, and *at, where its record stands; topic
+ * -1: in a queue that left the config. ERR_NOT_FOUND; ERR_EXISTS when it has ended. */
 int reader_job_head(struct reader *r, struct str tenant, struct str id, struct job *out,
                     struct position *at, const struct topics *t, struct err *e);
 

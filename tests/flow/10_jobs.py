@@ -202,6 +202,20 @@ def test_list_and_filters():
             assert reply.error["param"] == query.partition("=")[0], (query, reply)
 
 
+def test_a_job_whose_queue_left_the_config_can_be_cancelled():
+    with World(config="queues: {big: {}}\n", stub=["--latency-ms", "100000"]) as w:
+        w.submit(id="a", queue="big")
+        w.stop()
+        w.config = ""
+        w.start()
+        assert w.delete("/api/v1/jobs/a").status == 202
+        assert w.delete("/api/v1/jobs/a").status == 409
+        w.stop()
+        w.config, w.stub_arguments = "queues: {big: {}}\n", []
+        w.start()  # its record is there still
+        assert w.get("/api/v1/jobs/a").json["status"] == "cancelled"
+
+
 def test_cancel():
     with World(stub=["--latency-ms", "20000", "--slots", "1"]) as w:
         w.submit(id="c1")
