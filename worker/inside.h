@@ -120,7 +120,8 @@ void waiting_init(struct worker *w);
  * not_before. */
 void waiting_add(struct worker *w, struct task *t, int64_t not_before);
 void waiting_set_deadline(struct worker *w, struct task *t, int64_t deadline);
-/* After an attempt: back into the queue now (its tenant is not charged), or after a time. */
+/* After an attempt: back into the queue now (its tenant is not charged), or after a time; or
+ * forgotten, where its partition is another worker's by now. */
 void waiting_again(struct worker *w, struct task *t);
 void waiting_later(struct worker *w, struct task *t, int64_t wait_ms);
 /* Takes a waiting task out of wherever it waits. */

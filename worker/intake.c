@@ -175,14 +175,15 @@ static bool is_at(const struct task *t, struct position at)
 }
 
 /* The record came before: its partition went away while the job ran, and has come back. */
-static bool is_held(const struct worker *w, uint64_t hash, struct position at)
+static bool hold(const struct worker *w, uint64_t hash, struct position at)
 {
-    const struct task *t;
+    struct task *t = tasks_find(&w->tasks, hash, NULL);
 
-    for (t = tasks_find(&w->tasks, hash, NULL); t; t = tasks_find(&w->tasks, hash, t))
-        if (is_at(t, at))
-            return true;
-    return false;
+    while (t && !is_at(t, at))
+        t = tasks_find(&w->tasks, hash, t);
+    if (t)
+        t->is_left = false;
+    return t != NULL;
 }
 
 /* Who has the id. Not what is on its way to another queue: the record may be its copy, in a queue
@@ -215,7 +216,7 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
              LI("offset", r->at.offset));
     if (first ? is_other(first, job, mark) : settled == SETTLED_OTHER)
         intake_bury(w, r, "id_conflict");
-    else if (!is_held(w, hash, r->at)) /* what is held is finished by its completion */
+    else if (!hold(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);
     job_release(job);
     free(job);
@@ -263,6 +264,7 @@ static void leave(struct task *t, void *data)
     if (t->topic != l->topic || t->partition != l->partition || t->is_gone)
         return;
     if (t->place == TASK_RUNNING || t->place == TASK_ENDING) {
+        t->is_left = true;
         l->n_busy++;
         return;
     }

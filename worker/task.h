@@ -58,6 +58,7 @@ struct task {
     bool is_wall_timed : 1;  /* TASK_TIMED: in the heap by wall time */
     bool is_routed : 1;      /* came here from another queue (route.c) */
     bool is_routing : 1;     /* TASK_ENDING: on its way to another queue */
+    bool is_left : 1;        /* TASK_RUNNING: its partition is another worker's by now */
 };
 
 _Static_assert(sizeof(struct task) + 2 * sizeof(void *) <= 96, "an entry and its hash slot");

@@ -66,8 +66,21 @@ static void put_back(struct worker *w, struct task *t)
     w->is_pump_due = true;
 }
 
+/* Whose partition went to another worker meanwhile is that one's to try again. */
+static bool leave(struct worker *w, struct task *t)
+{
+    if (!t->is_left)
+        return false;
+    if (!w->has_store)
+        live_end(w->live, t->body->job->tenant, t->body->job->id);
+    waiting_forget(w, t);
+    return true;
+}
+
 void waiting_again(struct worker *w, struct task *t)
 {
+    if (leave(w, t))
+        return;
     schedule_refund(w->schedule, t);
     load_return(w, t);
     put_back(w, t);
@@ -75,6 +88,8 @@ void waiting_again(struct worker *w, struct task *t)
 
 void waiting_later(struct worker *w, struct task *t, int64_t wait_ms)
 {
+    if (leave(w, t))
+        return;
     load_return(w, t);
     if (wait_ms > KEEP_BODY_MS || w->loader.n_loaded > (size_t)w->config->worker_prefetch)
         drop_body(w, t);

@@ -843,6 +843,61 @@ TEST(a_queue_that_could_not_be_taken_is_tried_again)
     close_bench(&b);
 }
 
+static struct subscription taken; /* of job topics, the newest */
+
+static int note_taken(struct broker *b, int topic, const struct subscription *s, struct err *e)
+{
+    if (topics_is_jobs(topic))
+        taken = *s;
+    return shared_before->subscribe(b, topic, s, e);
+}
+
+static bool is_called(struct rig *r, void *textz)
+{
+    (void)r;
+    return stub_count(textz) > 0;
+}
+
+static bool has_nothing(struct rig *r, void *data)
+{
+    (void)r;
+    (void)data;
+    return metric_get(METRIC_JOBS_RUNNING) == 0 && metric_get(METRIC_JOBS_WAITING) == 0;
+}
+
+/* What fails after its partition went away is the new owner's to try again; but ours, where the
+ * partition has come back meanwhile. */
+TEST(a_job_whose_partition_went_is_not_tried_again_here)
+{
+    static const char job[] =
+        "{\"id\":\"a\",\"model\":\"stub\",\"prompt\":\"x\",\"timeout_ms\":500,"
+        "\"max_attempts\":2}";
+    const char *args[] = {"--latency-ms", "100000", NULL};
+    static struct broker_ops ops;
+    struct record again = {.value = str_z(job), .source = POSITION_NONE};
+    struct bench b;
+
+    open_bench(&b, args, "");
+    again.at = rig_submit(&b.r, job);
+    share(&b.r, 60000);
+    ops = *b.r.broker->ops;
+    ops.subscribe = note_taken;
+    b.r.broker->ops = &ops;
+    rig_start_worker(&b.r);
+    rig_until(&b.r, is_called, "recv 1 - /api/generate");
+    CHECK_INT(taken.on_revoked(taken.data, again.at.topic, again.at.partition), 1);
+    rig_until(&b.r, has_nothing, NULL);
+    CHECK_INT(stub_count("recv 2 - /api/generate"), 0);
+    taken.on_records(taken.data, &again, 1);
+    rig_until(&b.r, is_called, "recv 2 - /api/generate");
+    CHECK_INT(taken.on_revoked(taken.data, again.at.topic, again.at.partition), 1);
+    taken.on_records(taken.data, &again, 1);
+    rig_until_ended(&b.r, 1);
+    CHECK_INT(stub_count("recv 3 - /api/generate"), 1);
+    b.r.broker->ops = shared_before;
+    close_bench(&b);
+}
+
 TEST(what_was_delivered_waits_while_it_may_be_another_worker_s)
 {
     const char *args[] = {"--latency-ms", "300", NULL};
