@@ -192,7 +192,7 @@ static void read_one(struct kafka_reader *r, struct broker_read *read)
 
 /* ---- the thread ---- */
 
-enum { ENDED_BYTES = 16 << 20 }; /* of some 200 000 jobs */
+enum { ENDED_BYTES = 32 << 20 }; /* of some 200 000 jobs */
 
 struct kafka_check *kafka_check_new(size_t n)
 {
