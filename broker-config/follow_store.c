@@ -1,5 +1,5 @@
-#include "base/clock.h"
 #include "broker-config/follow_store.h"
+#include "base/clock.h"
 #include "broker-config/header_codec.h"
 #include "schema/migrate.h"
 

@@ -166,7 +166,8 @@ static void want_settings(const struct config *c, int topic, struct topic_plan *
         want_int(p, is, "retention.bytes", -1);
     }
     want_int(p, is, "max.message.bytes", kafka_record_bytes(c));
-    /* a client's clock may be wrong: Kafka refuses what is an hour ahead, and deletes by these times */
+    /* a client's clock may be wrong: Kafka refuses what is an hour ahead, and deletes by these
+     * times */
     want(p, is, "message.timestamp.type", "LogAppendTime");
     want_in_sync(c, p, is);
 }
