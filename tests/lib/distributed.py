@@ -65,6 +65,11 @@ class Member(Http):
     def said(self):
         return read_file(self.process.log)
 
+    def finished(self, job_id, tenant="default"):
+        """Also where this one has not read of the job yet."""
+        wait_for(lambda: self.get("/api/v1/jobs/%s?tenant=%s" % (job_id, tenant)).status != 404, job_id)
+        return super().finished(job_id, tenant)
+
 
 class Distributed:
     """The topics are made by `genq topics apply`. config: genq.yaml for all; broker: more
