@@ -93,10 +93,11 @@ static void note_failure(struct claims *c, int code, const struct redis_reply *r
         c->rest_to_ms = (int64_t)uv_now(c->loop) + REST_MS;
     if (code == ERR_NOT_FOUND)
         load_script(c);
+    if (c->is_fault_logged || code == ERR_CLOSED || code == ERR_NOT_FOUND)
+        return;
     str_copyz(why, sizeof why, reply ? redis_text(reply) : STR("redis did not answer in time"));
-    if (!c->is_fault_logged && code != ERR_CLOSED && code != ERR_NOT_FOUND)
-        log_warn("ids_unclaimed", LZ("error", why));
-    c->is_fault_logged |= code != ERR_CLOSED;
+    log_warn("ids_unclaimed", LZ("error", why));
+    c->is_fault_logged = true;
 }
 
 static void on_claimed(void *data, int code, const struct redis_reply *reply)

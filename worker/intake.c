@@ -206,12 +206,10 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
     enum settled_as settled;
     uint32_t mark;
 
-    if (!broker_is_shared(w->broker))
+    if (!broker_is_shared(w->broker) || (!first && !settled_has(&w->settled, job->tenant, job->id)))
         return false;
     mark = settled_mark_of(job);
     settled = settled_look(&w->settled, job->tenant, job->id, mark);
-    if (!first && settled == SETTLED_NOT)
-        return false;
     log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
              LI("offset", r->at.offset));
     if (first ? is_other(first, job, mark) : settled == SETTLED_OTHER)

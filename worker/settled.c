@@ -18,23 +18,29 @@ void settled_release(struct settled *s)
     settled_init(s);
 }
 
+enum { MARK_BYTES = 4 };
+
+/* Never 0, which is unknown. */
+static uint32_t mark_of(const uint8_t digest[MARK_BYTES])
+{
+    return (uint32_t)digest[0] << 24 | (uint32_t)digest[1] << 16 | (uint32_t)digest[2] << 8 |
+           digest[3] | 1;
+}
+
 uint32_t settled_mark(struct str digits)
 {
-    uint8_t b[4];
+    uint8_t digest[MARK_BYTES];
+    size_t n = 2 * sizeof digest;
 
-    if (digits.n < 2 * sizeof b || !unhex(str_of(digits.p, 2 * sizeof b), b, sizeof b))
-        return 0;
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3] | 1;
+    return digits.n >= n && unhex(str_of(digits.p, n), digest, sizeof digest) ? mark_of(digest) : 0;
 }
 
 uint32_t settled_mark_of(const struct job *j)
 {
     uint8_t digest[SHA256_LEN];
-    char digits[2 * SHA256_LEN + 1];
 
     job_digest(j, digest);
-    hex(digest, sizeof digest, digits);
-    return settled_mark(str_z(digits));
+    return mark_of(digest);
 }
 
 struct settled_key settled_key(struct str tenant, struct str id)
