@@ -7,7 +7,7 @@
 set -euo pipefail
 
 build=(build-essential cmake ninja-build pkg-config libmicrohttpd-dev libcurl4-openssl-dev libuv1-dev
-    libcjson-dev libyaml-dev libsqlite3-dev libssl-dev librdkafka-dev libhiredis-dev
+    libcjson-dev libyaml-dev libsqlite3-dev libssl-dev librdkafka-dev libhiredis-dev libmimalloc-dev
     python3)
 # python3-venv: deploy/engine.sh makes itself a virtual environment; curl asks engines how they are.
 quickstart=(python3-venv curl ca-certificates)
