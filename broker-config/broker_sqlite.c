@@ -405,6 +405,7 @@ static void release(struct sqlite_broker *b)
     pthread_mutex_destroy(&b->lock);
     free(b->work.finishes.at);
     free(b->group.finished.at);
+    free(b->group.gone.at);
     free(b->stat);
     free(b->is_subscribed);
     free(b->walz);

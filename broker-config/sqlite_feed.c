@@ -86,22 +86,33 @@ static void post(struct feeds *f, int topic, struct broker_read *read, bool is_c
     inbox_post(f->inbox, &d->m);
 }
 
+/* One query for each run of neighbours. */
+static void read_rows(struct feeds *f, struct broker_read *r)
+{
+    size_t i, n;
+    struct err e;
+
+    r->code = 0;
+    for (i = 0; i < r->n && r->code == 0; i += n) {
+        for (n = 1; i + n < r->n && r->offsets[i + n] == r->offsets[i] + (int64_t)n; n++)
+            ;
+        r->code =
+            sqlite_log_range(f->log, r->topic, r->offsets[i], r->offsets[i + n - 1], &f->rows, &e);
+    }
+    if (r->code) {
+        log_error("log_read", LI("topic", r->topic), LI("offset", r->offsets[i - n]),
+                  LZ("error", e.msg));
+        rows_clear(&f->rows); /* what is missing must not seem to be gone */
+    }
+}
+
 void feeds_read(struct feeds *f, struct broker_read *reads)
 {
     struct broker_read *r;
-    struct err e;
-    size_t i;
 
     while ((r = reads)) {
         reads = r->next;
-        r->code = 0;
-        for (i = 0; i < r->n && r->code == 0; i++)
-            r->code = sqlite_log_point(f->log, r->topic, r->offsets[i], &f->rows, &e);
-        if (r->code) {
-            log_error("log_read", LI("topic", r->topic), LI("offset", r->offsets[i - 1]),
-                      LZ("error", e.msg));
-            rows_clear(&f->rows); /* what is missing must not seem to be gone */
-        }
+        read_rows(f, r);
         post(f, r->topic, r, false, 0);
     }
 }

@@ -1,6 +1,7 @@
 #include "broker-config/sqlite_group.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include <stdlib.h>
 
 void positions_add(struct positions *p, struct position at)
 {
@@ -26,7 +27,7 @@ static int append_record(struct sqlite_group *g, struct record *r, int64_t wall_
     else if (!broker_is_verdict(r->code))
         rc = err_set(e, r->code, "the store could not take a record (%d)", r->code);
     if (rc == 0 && topics_is_source(r->source.topic))
-        rc = sqlite_log_remove(g->log, r->source, e);
+        positions_add(&g->gone, r->source);
     return rc;
 }
 
@@ -44,13 +45,31 @@ static int append_publish(struct sqlite_group *g, struct publish *p, int64_t wal
     return rc;
 }
 
-static int remove_finished(struct sqlite_group *g, struct err *e)
+static int by_place(const void *a, const void *b)
 {
-    size_t i;
+    const struct position *p = a, *q = b;
+
+    if (p->topic != q->topic)
+        return p->topic < q->topic ? -1 : 1;
+    return p->offset < q->offset ? -1 : p->offset > q->offset;
+}
+
+/* One statement for each run of neighbours: jobs end nearly in the order they came in. */
+static int remove_gone(struct sqlite_group *g, struct err *e)
+{
+    const struct position *at = g->gone.at;
+    size_t i, n;
     int rc = 0;
 
-    for (i = 0; rc == 0 && i < g->finished.n; i++)
-        rc = sqlite_log_remove(g->log, g->finished.at[i], e);
+    if (g->gone.n > 1)
+        qsort(g->gone.at, g->gone.n, sizeof *at, by_place);
+    for (i = 0; rc == 0 && i < g->gone.n; i += n) {
+        for (n = 1; i + n < g->gone.n && at[i + n].topic == at[i].topic &&
+                    at[i + n].offset <= at[i + n - 1].offset + 1;
+             n++)
+            ;
+        rc = sqlite_log_remove(g->log, at[i].topic, at[i].offset, at[i + n - 1].offset, e);
+    }
     return rc;
 }
 
@@ -67,14 +86,18 @@ static int write_once(struct sqlite_group *g, struct publish *p, const struct pu
                       struct publish **culprit, struct err *e)
 {
     int64_t wall_ms = clock_wall_ms();
+    size_t i;
     int rc = g->damage.code ? g->damage.code : sqlite_log_begin(g->log, e);
 
     *culprit = NULL;
+    g->gone.n = 0;
     if (g->damage.code)
         *e = g->damage; /* whatever else were written might be lost with it */
     for (; rc == 0 && p != end; p = p->next)
         rc = append_publish(g, p, wall_ms, culprit, e);
-    rc = rc ? rc : remove_finished(g, e);
+    for (i = 0; i < g->finished.n; i++)
+        positions_add(&g->gone, g->finished.at[i]);
+    rc = rc ? rc : remove_gone(g, e);
     rc = rc ? rc : flush_hook(g, e);
     rc = rc ? rc : sqlite_log_commit(g->log, e);
     if (rc)

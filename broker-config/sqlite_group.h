@@ -13,6 +13,7 @@ struct sqlite_group {
     struct sqlite_log *log;
     struct broker_hooks hooks;
     struct positions finished; /* rows to delete with the next transaction */
+    struct positions gone;     /* those, and the sources of what this transaction has appended */
     /* The publishes of [p, end) are durable (code 0) or failed. To be read before the next pointers
      * are given away. */
     void (*on_result)(void *data, struct publish *p, const struct publish *end, int code);

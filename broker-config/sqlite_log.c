@@ -47,11 +47,13 @@ static int make_table(struct sqlite_log *l, int topic, struct err *e)
 
     rc =
         rc ? rc : prepare(l, topic, "INSERT INTO %s(" COLUMNS ") VALUES(?,?,?,?,?)", &t->insert, e);
-    rc = rc ? rc : prepare(l, topic, "DELETE FROM %s WHERE off=?", &t->remove, e);
+    rc = rc ? rc : prepare(l, topic, "DELETE FROM %s WHERE off BETWEEN ? AND ?", &t->remove, e);
     rc = rc ? rc
             : prepare(l, topic, "SELECT " COLUMNS " FROM %s WHERE off>=? ORDER BY off LIMIT ?",
                       &t->scan, e);
-    rc = rc ? rc : prepare(l, topic, "SELECT " COLUMNS " FROM %s WHERE off=?", &t->point, e);
+    rc = rc ? rc
+            : prepare(l, topic, "SELECT " COLUMNS " FROM %s WHERE off BETWEEN ? AND ? ORDER BY off",
+                      &t->range, e);
     return rc ? rc : prepare(l, topic, "SELECT min(off) FROM %s", &t->oldest, e);
 }
 
@@ -273,20 +275,21 @@ int sqlite_log_append(struct sqlite_log *l, struct record *r, struct err *e)
     return 0;
 }
 
-int sqlite_log_remove(struct sqlite_log *l, struct position at, struct err *e)
+int sqlite_log_remove(struct sqlite_log *l, int topic, int64_t first, int64_t last, struct err *e)
 {
     struct log_topic *t;
     int rc;
 
-    if (sqlite_log_is_kept(at.topic))
+    if (sqlite_log_is_kept(topic))
         return 0;
-    t = &l->topic[at.topic];
-    db_bind_int(t->remove, 1, at.offset);
+    t = &l->topic[topic];
+    db_bind_int(t->remove, 1, first);
+    db_bind_int(t->remove, 2, last);
     rc = db_run(t->remove, e);
     if (rc || db_changes(l->db) == 0)
         return rc;
-    touch(l, at.topic)->n_rows--;
-    t->is_first_gone |= at.offset == t->first;
+    touch(l, topic)->n_rows -= db_changes(l->db);
+    t->is_first_gone |= first <= t->first;
     return 0;
 }
 
@@ -415,18 +418,18 @@ int sqlite_log_scan(struct sqlite_log *l, int topic, int64_t from, size_t max_ro
     return rc < 0 ? rc : 0;
 }
 
-int sqlite_log_point(struct sqlite_log *l, int topic, int64_t offset, struct rows *out,
+int sqlite_log_range(struct sqlite_log *l, int topic, int64_t first, int64_t last, struct rows *out,
                      struct err *e)
 {
-    struct db_stmt *s = l->topic[topic].point;
+    struct db_stmt *s = l->topic[topic].range;
     int rc;
 
-    db_bind_int(s, 1, offset);
-    rc = db_step(s, e);
-    if (rc > 0)
+    db_bind_int(s, 1, first);
+    db_bind_int(s, 2, last);
+    while ((rc = db_step(s, e)) > 0)
         add_row(out, topic, s);
     db_reset(s);
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 void *rows_pack(const struct rows *r, size_t head_bytes, struct record **records)

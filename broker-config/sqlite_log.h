@@ -16,7 +16,7 @@ struct log_topic {
     int64_t saved_next, saved_first, saved_rows; /* as before begin */
     bool is_touched;                             /* since begin */
     bool is_first_gone;                          /* `first` is to be looked up */
-    struct db_stmt *insert, *remove, *scan, *point, *oldest;
+    struct db_stmt *insert, *remove, *scan, *range, *oldest;
 };
 
 struct sqlite_log {
@@ -52,9 +52,9 @@ int sqlite_log_begin(struct sqlite_log *l, struct err *e);
 int64_t sqlite_log_next(const struct sqlite_log *l, int topic);
 /* Appends r (r->at.topic says where); sets r->at. Negative as db_step. */
 int sqlite_log_append(struct sqlite_log *l, struct record *r, struct err *e);
-/* Deletes a finished record; nothing happens when it is gone already, or its topic is a kept
- * one. */
-int sqlite_log_remove(struct sqlite_log *l, struct position at, struct err *e);
+/* Deletes the finished records from `first` to `last`; nothing happens to those that are gone
+ * already, or when their topic is a kept one. */
+int sqlite_log_remove(struct sqlite_log *l, int topic, int64_t first, int64_t last, struct err *e);
 /* Durable, or negative: then roll back. */
 int sqlite_log_commit(struct sqlite_log *l, struct err *e);
 void sqlite_log_rollback(struct sqlite_log *l);
@@ -66,9 +66,9 @@ void rows_clear(struct rows *r);
  * more are there. 0 or negative. */
 int sqlite_log_scan(struct sqlite_log *l, int topic, int64_t from, size_t max_rows,
                     size_t max_bytes, struct rows *out, bool *is_end, struct err *e);
-/* Adds the record at one offset, if it is there. */
-int sqlite_log_point(struct sqlite_log *l, int topic, int64_t offset, struct rows *out,
-                     struct err *e);
+/* Adds the records from offset `first` to `last`, those that are there. */
+int sqlite_log_range(struct sqlite_log *l, int topic, int64_t first, int64_t last,
+                     struct rows *out, struct err *e);
 /* One allocation: head_bytes (uninitialized) and, from there on, the records with their bytes. Free
  * with free(). */
 void *rows_pack(const struct rows *r, size_t head_bytes, struct record **records);
