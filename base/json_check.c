@@ -1,5 +1,8 @@
 #include "base/json_check.h"
 #include <endian.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum { MAX_DEPTH = 64, MAX_NUMBER = 63 /* cJSON's buffer for one */ };
 
@@ -29,11 +32,33 @@ static bool is_special(unsigned char c)
     return c == '"' || c == '\\' || c < 0x20;
 }
 
+#ifdef __SSE2__
+/* A bit set for each of the 16 bytes at p that is special. */
+static unsigned find_specials(const unsigned char *p, uint64_t *high)
+{
+    __m128i block = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i quote = _mm_cmpeq_epi8(block, _mm_set1_epi8('"'));
+    __m128i slash = _mm_cmpeq_epi8(block, _mm_set1_epi8('\\'));
+    __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1F)), block);
+
+    *high |= (unsigned)_mm_movemask_epi8(block);
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, slash), control));
+}
+#endif
+
 size_t json_skip_plain(struct str s, size_t at, uint64_t *high)
 {
     const unsigned char *p = (const unsigned char *)s.p;
     uint64_t word, special;
 
+#ifdef __SSE2__
+    for (; s.n - at >= 16; at += 16) {
+        unsigned found = find_specials(p + at, high);
+
+        if (found)
+            return at + (size_t)__builtin_ctz(found);
+    }
+#endif
     for (; s.n - at >= sizeof word; at += sizeof word) {
         word = load8(p + at);
         special = find_special(word);

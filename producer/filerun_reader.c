@@ -33,7 +33,7 @@ static int make_id(struct reading *r, const uint8_t digest[SHA256_LEN], char dst
         return (int)n;
     hex(digest, ID_HASH_BYTES, text);
     if (n == 0)
-        snprintf(dst, ID_MAX + 1, "%s", text);
+        memcpy(dst, text, sizeof text);
     else
         snprintf(dst, ID_MAX + 1, "%s-%lld", text, (long long)n);
     return 0;
@@ -72,8 +72,10 @@ static void refused_digest(struct str message, struct str line, uint8_t digest[S
 static int take_bad_line(struct reading *r, struct str line, int reason, const struct err *why)
 {
     struct filerun *f = r->run;
-    struct job_defaults d = {.model = STR("-"), .tenant = str_z(f->options.tenantz),
-                             .batch_id = STR(BATCH_ID), .batch_line = r->line,
+    struct job_defaults d = {.model = STR("-"),
+                             .tenant = str_z(f->options.tenantz),
+                             .batch_id = STR(BATCH_ID),
+                             .batch_line = r->line,
                              .wall_ms = clock_wall_ms()};
     uint8_t digest[SHA256_LEN];
     char id[ID_MAX + 1], message[700];

@@ -85,7 +85,7 @@ struct verdict run_classify(struct run *r)
         class = r->at->ops->end(&r->reply, r->status, buf_str(&r->refusal));
         if (r->reply.error[0])
             run_set_error(r, r->reply.error);
-        else
+        else if (class != ENGINE_OK)
             snprintf(r->error, sizeof r->error, "HTTP status %d", r->status);
     } else {
         run_set_error(r, r->result.message);
