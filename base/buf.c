@@ -66,6 +66,8 @@ char *buf_reserve(struct buf *b, size_t n)
     }
     if (b->n + n + 1 > b->room) {
         room = b->room ? b->room : FIRST_ROOM;
+        if (!b->room && n >= FIRST_ROOM) /* who reserves at the start knows what is coming */
+            room = n + 1;
         while (room < b->n + n + 1)
             room += room;
         if (room > b->max) /* neither the ceiling nor the NUL after it needs more */

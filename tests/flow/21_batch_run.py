@@ -294,7 +294,7 @@ def test_all_that_is_still_there_goes_on_as_it_is():
     with Place("--latency-ms", "60000") as p:
         p.write(prompts(n))
         child = p.start("-m", "stub")
-        wait_for(lambda: n_on_disk(p) >= 3000, "a full window")
+        wait_for(lambda: n_on_disk(p) >= 2000, "a full window")
         child.kill()
         child.wait()
         begun = len(p.keys())
