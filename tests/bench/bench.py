@@ -1,6 +1,6 @@
 """The benchmarks of docs/performance.md, each beside a floor measured in the same run.
 
-    bench.py BUILD_DIR [throughput|slots|lone|memory]… [--pairs 5] [--jobs 20000] [--sync full]
+    bench.py BUILD_DIR [throughput|slots|lone|memory|waiters]… [--pairs 5] [--jobs 20000] [--sync full]
 
 The floor (floor.c) is one C loop of SQLite, libcurl multi and cJSON that does the same work and
 nothing else. Runs are interleaved: floor, genq, floor, genq …; medians are printed, and the ratio.
@@ -9,8 +9,12 @@ Server tests start their own servers on free loopback ports.
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
+import resource
+import selectors
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -18,6 +22,7 @@ import tempfile
 import time
 
 LONE_S = 0.03  # between lone calls, engine's own and fsyncs too: an idle machine takes longer to wake
+ENGINE_S = 30    # of the job that all the waiters wait for
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -266,6 +271,59 @@ def memory(bench):
               f"{row['jobs_per_s']:.0f} jobs/s, {row['cpu']:.4f} CPU-s/1000")
 
 
+def wait_on(port, request, n, barrier, pipe):
+    """n clients that send `request` and wait. Tells when the last has its answer; None: one left without."""
+    with selectors.DefaultSelector() as waiting:
+        for _ in range(n):
+            s = socket.create_connection(("127.0.0.1", port))
+            s.sendall(request)
+            waiting.register(s, selectors.EVENT_READ, b"")
+        barrier.wait()
+        answered = 0
+        while answered < n:
+            for key, _ in waiting.select():
+                data = key.data + key.fileobj.recv(65536)
+                if data == key.data:
+                    return pipe.send(None)
+                waiting.modify(key.fileobj, selectors.EVENT_READ, data)
+                if b"succeeded" in data:
+                    waiting.unregister(key.fileobj)
+                    answered += 1
+        pipe.send(time.time())
+
+
+def waiters(bench):
+    """Half of them ask with ?wait, half watch events, of one job."""
+    room = min(bench.args.waiters, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 200)
+    n = room // 4  # of each process
+    with Stub(bench, ENGINE_S * 1000) as stub, Up(bench, stub.url) as up:
+        conn = http.client.HTTPConnection("127.0.0.1", up.port)
+        conn.request("POST", "/api/v1/jobs", json.dumps({"model": "stub", "prompt": "x", "id": "slow"}))
+        conn.getresponse().read()
+        conn.close()
+        before, barrier, ends, clients = up.rss_mb(), multiprocessing.Barrier(5), [], []
+        for i in range(4):
+            path = ("slow?wait=60s", "slow/events")[i % 2]
+            end, far = multiprocessing.Pipe()
+            request = f"GET /api/v1/jobs/{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            clients.append(multiprocessing.Process(target=wait_on, args=(up.port, request, n, barrier, far)))
+            clients[-1].start()
+            ends.append(end)
+        barrier.wait()
+        cpu, rss = up.cpu_s(), up.rss_mb()
+        time.sleep(5)
+        cpu = up.cpu_s() - cpu
+        times = [end.recv() for end in ends]
+        for client in clients:
+            client.join()
+        conn.request("GET", "/api/v1/jobs/slow")
+        job = json.loads(conn.getresponse().read())
+    if None in times:
+        sys.exit("a waiter was left without an answer")
+    print(f"{4 * n} clients wait for one job: {(rss - before) * 1024 / 4 / n:.1f} KiB each, {cpu / 5 * 100:.1f} % of a core; "
+          f"all had their answer {max(times) * 1000 - job['finished_at']:.0f} ms after it ended")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
@@ -273,12 +331,14 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=20000)
     parser.add_argument("--lines", type=int, default=1000000)
+    parser.add_argument("--waiters", type=int, default=20000)
     parser.add_argument("--sync", default="full", choices=("full", "normal"))
     parser.add_argument("--dir", help="where data is written (default: the temporary directory)")
     bench = Bench(parser.parse_args())
     try:
         for what in bench.args.what:
-            {"throughput": throughput, "slots": slots, "lone": lone, "memory": memory}[what](bench)
+            {"throughput": throughput, "slots": slots, "lone": lone, "memory": memory,
+             "waiters": waiters}[what](bench)
     finally:
         shutil.rmtree(bench.dir, ignore_errors=True)
 
