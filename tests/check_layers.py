@@ -17,7 +17,7 @@ INCLUDERS = {
     "cjson/cJSON.h": ["base/json.c"],
     "yaml.h": ["base/yaml.c"],
     "curl/curl.h": ["base/fetch_internal.h"],
-    "hiredis/hiredis.h": ["base/redis.c"],
+    "hiredis/hiredis.h": ["base/redis_reply.c"],
     "librdkafka/rdkafka.h": ["broker-config/kafka.h"],
     "microhttpd.h": ["producer/http/connection.h", "producer/http/request.c",
                      "producer/http/server.c"],
