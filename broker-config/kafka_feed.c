@@ -73,20 +73,22 @@ static void on_trouble(struct kafka_feed *f, const struct topics *t, const rd_ka
                  LI("partition", f->partition), LZ("error", rd_kafka_message_errstr(m)));
 }
 
+/* One by one: librdkafka 2.2 to 2.12 take the end of a partition, in a batch, for a record that was
+ * read. After the next rebalance they go on behind the next one, which nobody would read then
+ * (librdkafka issue 4844). */
+static rd_kafka_message_t *next_message(struct kafka_feed *f)
+{
+    return rd_kafka_consume_queue(f->queue, 0);
+}
+
 void kafka_feed_fetch(struct kafka_feed *f, const struct topics *t, struct kafka_batch *b)
 {
-    size_t room = kafka_feed_room(f), max = room < KAFKA_BATCH ? room : KAFKA_BATCH;
+    size_t room = kafka_feed_room(f), max = room < KAFKA_BATCH ? room : KAFKA_BATCH, n;
     int64_t next = f->offsets.end;
     rd_kafka_message_t *m;
-    ssize_t n, i;
 
     f->has_more = false;
-    if (room == 0)
-        return;
-    n = rd_kafka_consume_batch_queue(f->queue, 0, b->messages, max);
-    f->has_more = n == (ssize_t)max;
-    for (i = 0; i < n; i++) {
-        m = b->messages[i];
+    for (n = 0; n < max && (m = next_message(f)); n++) {
         if (m->err || m->offset < next) { /* the same offset may come again */
             if (m->err)
                 on_trouble(f, t, m);
@@ -98,6 +100,7 @@ void kafka_feed_fetch(struct kafka_feed *f, const struct topics *t, struct kafka
         b->is_owed[b->n] = false;
         b->messages[b->n++] = m;
     }
+    f->has_more = max > 0 && n == max;
 }
 
 /* What the set knew is in `offsets` now. */

@@ -213,6 +213,39 @@ TEST(a_revoked_partition_waits_for_what_runs)
     site_release(&s);
 }
 
+/* librdkafka holds the partitions that are kept meanwhile; some versions go on behind the end that
+ * they had told of (its issue 4844). */
+TEST(what_comes_during_a_rebalance_is_delivered)
+{
+    enum { PARTITIONS = 4 };
+    struct site s;
+    struct member a, b;
+    int i, n = 2 * PARTITIONS;
+
+    site_init(&s, PARTITIONS, "");
+    site_put(&s, 0, PARTITIONS);
+    member_open(&a, &s, 1000, 1000000); /* they run until they are told to end */
+    member_subscribe(&a, JOBS);
+    SITE_UNTIL(&s, a.n_seen == PARTITIONS);
+    site_run(&s, 500); /* the ends are told */
+    member_open(&b, &s, 1000, -1);
+    member_subscribe(&b, JOBS);
+    SITE_UNTIL(&s, a.n_revoked > 0);
+    site_put(&s, PARTITIONS, PARTITIONS);
+    a.run_ms = -1;
+    member_end_all(&a);
+    for (; b.n_seen == 0 && n < JOBS_MAX; n += PARTITIONS) { /* no end is reached */
+        site_put(&s, n, PARTITIONS);
+        site_run(&s, 10);
+    }
+    SITE_UNTIL(&s, s.tally->n_started >= n);
+    for (i = 0; i < n; i++)
+        CHECK_INT(s.tally->fates[i].n_started, 1);
+    member_close(&b);
+    member_close(&a);
+    site_release(&s);
+}
+
 static struct {
     int before, pipes[2];
 } stuffed;
