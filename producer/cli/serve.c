@@ -5,6 +5,7 @@
 #include "producer/http/server.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -98,6 +99,23 @@ static void watch_failure(struct service *v)
     uv_timer_init(&v->loop, &v->look);
     v->look.data = v;
     uv_timer_start(&v->look, on_look, LOOK_MS, LOOK_MS);
+}
+
+static void on_early_signal(int number)
+{
+    (void)number;
+    _exit(EXIT_WELL);
+}
+
+/* Until the loop watches them: opening the log waits for a Kafka that is away. Nothing was taken by
+ * then that a kill could lose; but a container's first process has no default that ends it. */
+static void end_at_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_early_signal};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGHUP, SIG_IGN);
 }
 
 static void watch_signals(struct service *v)
@@ -219,6 +237,7 @@ int serve(struct cli *c, unsigned roles)
                         "{kind: sqlite}; with that 'genq up' runs everything in one process",
                         v.rolez);
     }
+    end_at_signals();
     uv_loop_init(&v.loop);
     rc = set_listen(c, config, roles, &e);
     if (rc == 0)
