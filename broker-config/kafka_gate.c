@@ -99,5 +99,8 @@ void kafka_gate_tell(struct kafka_group *g)
     if (is_sure != g->is_sure)
         log_info(is_sure ? "group_sure" : "group_unsure",
                  LI("unheard_ms", clock_boot_ms() - atomic_load(&g->gate.proven_ms)));
+    if (g->is_sure && !is_sure) /* librdkafka tells of a silence only after a minute */
+        kafka_group_set_health(g, RD_KAFKA_RESP_ERR__TIMED_OUT,
+                               "the group's coordinator is silent");
     g->is_sure = is_sure;
 }

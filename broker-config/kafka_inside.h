@@ -117,6 +117,8 @@ void kafka_group_check(struct kafka_group *g, struct kafka_check *check);
 /* ---- kafka_report.c ---- */
 void kafka_group_store_stats(struct kafka_group *g);
 void kafka_group_set_health(struct kafka_group *g, rd_kafka_resp_err_t err, const char *whyz);
+/* Of a silence from the very start librdkafka tells late. */
+void kafka_group_await_answer(struct kafka_group *g);
 
 /* ---- kafka_member.c ---- */
 int kafka_member_open(struct kafka_group *g, struct err *e);

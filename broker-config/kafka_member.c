@@ -240,6 +240,7 @@ void kafka_member_watch(struct kafka_group *g, rd_kafka_conf_t *conf)
 {
     rd_kafka_conf_set_error_cb(conf, on_error);
     kafka_gate_watch(&g->gate, conf);
+    kafka_group_await_answer(g);
 }
 
 static int set_group(rd_kafka_conf_t *conf, const struct config *c, struct err *e)

@@ -55,6 +55,14 @@ void kafka_group_set_health(struct kafka_group *g, rd_kafka_resp_err_t err, cons
     uv_mutex_unlock(&g->lock);
 }
 
+void kafka_group_await_answer(struct kafka_group *g)
+{
+    uv_mutex_lock(&g->lock);
+    if (g->health.code == 0 && !atomic_load(&g->gate.is_answered))
+        err_set(&g->health, ERR_UNREACHABLE, "Kafka has not answered yet");
+    uv_mutex_unlock(&g->lock);
+}
+
 int kafka_group_health(struct kafka_group *g, struct err *e)
 {
     int rc = 0;
