@@ -4,8 +4,8 @@
  *     start_journalled called answered published acked due_read due_published cancel_seen
  *     routed
  * GENQ_SKIP=<step>          leaves a step out, so that a test can prove that it matters:
- *     journal source ack due_source cancel_abort finish_publish takeover; low_mark commits one past
- *     it */
+ *     journal source ack due_source cancel_abort finish_publish takeover resume; low_mark commits
+ *     one past it */
 #pragma once
 
 #ifdef GENQ_TEST_HOOKS

@@ -1,6 +1,7 @@
 """Gateways and workers on a real Kafka are killed, stopped and put to sleep at random, a broker and Redis too,
 under clients that post single jobs, arrays and batches to any gateway, cancel some at another, and
-write bare records with kcat. The verdict is judge_distributed.py's, and judge_redis.py's.
+write bare records with kcat, and subscribers to the completions' events. The verdict is
+judge_distributed.py's, and judge_redis.py's.
 
 A full run: CHAOS_KILLS=100 CHAOS_BROKERS=3 CHAOS_WORKERS=3 CHAOS_JOBS=10000.
 """
@@ -25,6 +26,7 @@ def judged(d):
     subscriber = Subscriber(d.redis, d.folder)
     clients = [Thread(client, world, f"c{n}") for n in range(CLIENTS)]
     reader = Thread(follow, world)
+    world.subscribe()
     started = time.monotonic()
     faults.run()
     print(f"{len(faults.told)} faults in {time.monotonic() - started:.0f} s; {faults.report()}",

@@ -43,6 +43,20 @@ def cancelled(d, world, faults):
         world.cancelled[f"c{i}"] = True
 
 
+def streamed(d, world, faults):
+    """The gateway is killed twice under its subscribers."""
+    world.subscribe()
+    ids = [f"s{i}" for i in range(600)]
+    status, _ = world.until_answered("POST", "/api/v1/jobs", [
+        {"id": i, "model": "stub", "prompt": f"key={i} go"} for i in ids])
+    assert status == 200, status
+    world.accepted.update(ids)
+    for _ in range(2):
+        n = len(world.streams[0].events)
+        wait_for("some events", END_S, lambda: len(world.streams[0].events) >= n + 50)
+        faults.kill(d.gateways[0], 0)
+
+
 # step left out, run, the engine's latency, the checks of which one must catch it
 CASES = (
     ("takeover", killed, 20, {"repeat"}),
@@ -50,11 +64,13 @@ CASES = (
     ("source", killed, 20, {"open"}),
     ("finish_publish", killed, 20, {"lost"}),
     ("cancel_abort", cancelled, 6000, {"cancel"}),
+    ("resume", streamed, 20, {"twice", "changed"}),
 )
 
 
 def is_all_done(d, world, tails):
     return tails.n_ended() >= len(world.accepted) and len(world.feed) >= tails.n_ended() and \
+        all(len(s.events) >= tails.n_ended() for s in world.streams) and \
         not any(e.stats()["in_flight"] for e in d.engines)
 
 

@@ -187,6 +187,7 @@ def judged(d):
     lasts_s = rig.FAULTS * GAP_S / 2
     clients = [Thread(rig.client, world, f"c{n}", lasts_s) for n in range(rig.CLIENTS)]
     reader = Thread(rig.follow, world)
+    world.subscribe()
     started = time.monotonic()
     faults.run()
     print(f"{len(faults.told)} faults in {time.monotonic() - started:.0f} s; {faults.report()}",

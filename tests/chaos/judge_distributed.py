@@ -3,11 +3,12 @@ the stub engines (one a worker), the topics as kcat gives them, when each comple
 foreign reader, the group's commits, and each gateway's database with Python's sqlite3. Only "this worker
 lost its partitions" is genq's own word, from its log. Names of violations:
 
-    lost        a job that was accepted, or is in a job topic, and has no completion
+    lost        a job that was accepted, or is in a job topic, and has no completion; a completion that a
+                subscriber never saw
     open        a job record that the group's commits do not count as finished
-    twice       two ends of one job in a store or in the feed as read
-    changed     a store or the feed that tells another end than the first completion in the topic;
-                an end that nobody asked for
+    twice       two ends of one job in a store, in the feed as read, or in a subscriber's stream
+    changed     a store, the feed or a stream that tells another end than the first completion in the
+                topic, or in another order; an end that nobody asked for
     torn        tables that do not agree: counters, batches, SQLite's own check, two gateways
     repeat      an engine call for a job whose earlier call was not cut off by a kill, a stop or a loss
                 before its completion was in the topic
@@ -126,6 +127,21 @@ class Judge:
             self.violate("changed", f"the feed as read has {len(feed)} completions, the topic "
                                     f"{len(wanted)}; at {at}: {feed[at:at + 1]}, "
                                     f"{wanted[at:at + 1]}")
+
+    def check_stream(self, name, events):
+        """events: [(cursor, id, status)], as a subscriber has them over all its connections."""
+        ids = collections.Counter(id_ for _, id_, _ in events)
+        for id_, n in ids.items():
+            if n > 1:
+                self.violate("twice", f"{name} saw {id_} {n} times")
+        for id_ in self.first.keys() - ids.keys():
+            self.violate("lost", f"{name} never saw {id_}")
+        wanted = [(c.off + 1, c.id, c.status) for c in self.first.values()]
+        if events != wanted:
+            at = next((i for i, (a, b) in enumerate(zip(events, wanted)) if a != b),
+                      min(len(events), len(wanted)))
+            self.violate("changed", f"{name} has {len(events)} completions, the topic {len(wanted)}; at "
+                                    f"{at}: {events[at:at + 1]}, {wanted[at:at + 1]}")
 
     # ---- engine calls ----
 

@@ -1,11 +1,13 @@
 """The world of the distributed chaos tests: gateways and workers on a real Kafka, clients that post and
 cancel at any of them, readers that are not genq's, and what is done to the processes. Who got no answer,
-or 503, repeats with the same id; a reader of the feed goes on by its cursor at any gateway.
+or 503, repeats with the same id; a reader of the feed goes on by its cursor at any gateway, and so do subscribers
+to its events.
 
 Environment: CHAOS_BROKERS (1), CHAOS_WORKERS (2), CHAOS_JOBS, CHAOS_KILLS (faults; see rig.py).
 """
 import calendar
 import collections
+import http.client
 import itertools
 import json
 import os
@@ -62,13 +64,18 @@ class World:
         self.n_posted = 0
         self.accepted = set()     # keys
         self.cancelled = {}       # id -> True: 202, False: 409, None: no answer
-        self.feed, self.cursor = [], 0
+        self.feed, self.cursor, self.streams = [], 0, []
         self.n_requests = collections.Counter()
 
     def report(self):
         return (f"{len(self.accepted)} accepted, "
                 f"{sum(a is True for a in self.cancelled.values())} cancelled; answers: "
-                f"{dict(self.n_requests)}")
+                f"{dict(self.n_requests)}; " + ", ".join(s.report() for s in self.streams))
+
+    def subscribe(self):
+        """At each gateway one that stays until it is cut off, and one that moves about."""
+        self.streams = [Stream(self, f"stream{i}{'+' if moves else ''}", gateway, moves)
+                        for i, gateway in enumerate(self.d.gateways) for moves in (False, True)]
 
     def gateway(self):
         return RANDOM.choice(self.d.gateways)
@@ -189,6 +196,60 @@ def follow(world):
         else:
             assert status in (None, 503), f"feed: {status} {page}"
             time.sleep(0.05)
+
+
+class Stream:
+    """A subscriber as event sources are: it keeps whole events only, and goes on behind the last one, at any
+    gateway. events: (id of the event, job's id, status)."""
+
+    def __init__(self, world, name, gateway, moves):
+        self.world, self.name, self.gateway, self.moves = world, name, gateway, moves
+        self.events, self.last, self.n_begun, self.n_moved = [], None, 0, 0
+        self.thread = Thread(self.run)
+
+    def run(self):
+        while not self.world.is_read:
+            try:
+                self.read()
+            except NO_ANSWER:
+                pass
+            time.sleep(0.05)
+            other = self.world.gateway()
+            self.n_moved += other is not self.gateway
+            self.gateway = other
+
+    def read(self):
+        c = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=RANDOM.uniform(2, 20))
+        try:
+            c.request("GET", "/api/v1/completions/events?after=0",
+                      headers={"Last-Event-ID": self.last} if self.last else {})
+            response = c.getresponse()
+            assert response.status in (200, 503), f"{self.name}: {response.status} {response.read()}"
+            if response.status == 200:
+                self.n_begun += 1
+                self.take(response, time.monotonic() + (RANDOM.uniform(0, 4) if self.moves else 1e9))
+        finally:
+            c.close()
+
+    def take(self, lines, until_s):
+        event = {}
+        while not self.world.is_read and time.monotonic() < until_s:
+            line = lines.readline()
+            if not line.endswith(b"\n"):
+                return
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name:
+                event[name] = value
+            elif "event" in event:
+                assert event["event"] == "completion", f"{self.name}: {event}"
+                job = json.loads(event["data"])
+                self.last = event["id"]
+                self.events.append((int(self.last), job["id"], job["status"]))
+            if not name:
+                event = {}
+
+    def report(self):
+        return f"{self.name}: {len(self.events)} events in {self.n_begun} pieces, moved {self.n_moved} times"
 
 
 class Tail:
@@ -345,6 +406,8 @@ def settle(world, tails, reader):
         sum(w.metric("genq_jobs_waiting") + w.metric("genq_jobs_running") for w in d.workers) == 0))
     wait_for("the feed's reader", PATIENCE_S, lambda: (
         not reader.is_alive() or len(world.feed) >= tails.n_ended()))
+    wait_for("the subscribers", PATIENCE_S, lambda: all(
+        not s.thread.is_alive() or len(s.events) >= tails.n_ended() for s in world.streams))
     if d.redis:
         wait_for("the ends in Redis", PATIENCE_S,
                  lambda: sum(counted(d.redis).values()) >= tails.n_ended())
@@ -367,6 +430,9 @@ def judge_all(d, world, faults, tails, make=Judge):
                      {w.name: losses(w) for w in d.workers})
     judge.check_jobs(world.accepted, world.cancelled)
     judge.check_feed(world.feed)
+    for stream in world.streams:
+        stream.thread.join(PATIENCE_S)
+        judge.check_stream(stream.name, stream.events)
     judge.check_commits({at: off for at, (off, _) in client_.group(d.prefix + ".workers").items()},
                         {(t, p): high for t in job_topics(d)
                          for p, (_, high) in client_.offsets(t).items()})
