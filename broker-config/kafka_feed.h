@@ -7,7 +7,7 @@
 #include "broker-config/offsets.h"
 #include "broker-config/offsets_done.h"
 
-enum { KAFKA_BATCH = 256 };
+enum { KAFKA_BATCH = 64 };
 
 /* Where a partition's deliveries start: the take-over check's finding (kafka_read.h). */
 struct kafka_start {

@@ -1,8 +1,10 @@
 /* Subscriptions and what is delivered to them: of job topics and `scheduled` the partitions that
  * the consumer group gives this process, of the others all there is. librdkafka's queues wake the
  * loop through one descriptor; a turn then looks at all of them. Nothing is paused: a queue is read
- * while its window has room, and librdkafka bounds what it fetches ahead. */
+ * while its window has room, a slice of time in each turn; librdkafka bounds what it fetches
+ * ahead. */
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker-config/kafka_inside.h"
 #include <assert.h>
@@ -10,7 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { TICK_MS = 500, SOON_MS = 25, N_HANDLES = 4 };
+enum { TICK_MS = 500, SOON_MS = 25, SLICE_US = 300, N_HANDLES = 4 };
 
 static bool is_plain(int topic)
 {
@@ -137,11 +139,12 @@ void kafka_group_apply_notes(struct kafka_group *g)
 
 /* ---- a turn ---- */
 
-static void deliver(struct kafka_group *g, struct kafka_feed *f)
+/* Gives how many there were. */
+static size_t deliver(struct kafka_group *g, struct kafka_feed *f)
 {
     const struct subscription *s = &g->topic[f->topic].s;
     struct kafka_batch *b = g->batch;
-    size_t i;
+    size_t i, n;
 
     kafka_feed_fetch(f, g->topics, b);
     for (i = 0; i < b->n && !f->is_plain && !f->is_table; i++)
@@ -150,24 +153,46 @@ static void deliver(struct kafka_group *g, struct kafka_feed *f)
     kafka_feed_take(f, b);
     if (b->n_records > 0)
         s->on_records(s->data, b->records, b->n_records);
+    n = b->n;
     kafka_batch_clear(b);
+    return n;
 }
 
-/* A batch of each, so that none waits for another's backlog. */
+static bool is_readable(const struct kafka_group *g, const struct kafka_feed *f)
+{
+    return kafka_feed_room(f) > 0 && (f->is_plain || kafka_gate_has_lease(g));
+}
+
+static size_t count_feeds(const struct kafka_group *g)
+{
+    const struct list *node;
+    size_t n = 0;
+
+    for (node = g->feeds.next; node != &g->feeds; node = node->next)
+        n++;
+    return n;
+}
+
+/* A batch of each in turn, so that none waits for another's backlog; and of all no more than a
+ * slice of time in one go, so that a backlog does not keep the loop from the jobs that run. */
 static void deliver_all(struct kafka_group *g)
 {
+    int64_t over_us = clock_mono_us() + SLICE_US;
+    size_t n = count_feeds(g), n_idle = 0, n_come;
     struct kafka_feed *f;
     struct list *node;
-    bool is_more = false;
 
-    for (node = g->feeds.next; node != &g->feeds && !g->is_closed; node = node->next) {
+    while (n_idle < n && !g->is_closed) {
+        node = list_pop(&g->feeds);
+        list_push(&g->feeds, node);
         f = LIST_ENTRY(node, struct kafka_feed, node);
-        if (kafka_feed_room(f) == 0 || (!f->is_plain && !kafka_gate_has_lease(g)))
-            continue;
-        deliver(g, f);
-        is_more |= f->has_more && kafka_feed_room(f) > 0;
+        n_come = is_readable(g, f) ? deliver(g, f) : 0;
+        n_idle = f->has_more && is_readable(g, f) ? 0 : n_idle + 1;
+        if (n_come > 0 && clock_mono_us() >= over_us)
+            break;
     }
-    if (is_more && !g->is_closed)
+    g->is_behind = n_idle < n && !g->is_closed;
+    if (g->is_behind)
         kafka_group_again(g);
 }
 
@@ -223,7 +248,7 @@ static void turn(struct kafka_group *g)
         kafka_commit_serve(g, 0);
         kafka_member_progress(g);
     }
-    if (!g->is_closed)
+    if (!g->is_closed && !g->is_behind)
         deliver_all(g);
     if (!g->is_closed)
         tell_caught_up(g);
@@ -255,9 +280,13 @@ static void on_tick(uv_timer_t *timer)
     kafka_gate_tell(g);
 }
 
+/* Comes once in a round of the loop: so does a slice, while there is a backlog. */
 static void on_again(uv_async_t *async)
 {
-    turn(async->data);
+    struct kafka_group *g = async->data;
+
+    g->is_behind = false;
+    turn(g);
 }
 
 static void on_wake(uv_poll_t *poll, int status, int events)

@@ -74,6 +74,7 @@ struct kafka_group {
 
     uint64_t serial;  /* of the last check */
     int64_t feed_end; /* after the last completion that was noted */
+    bool is_behind;   /* a slice ended before all was delivered: the next one is on_again's */
     bool is_subscribe_due, is_subscribed;
     bool has_assignment; /* one has come since the start */
     bool is_unassigned;  /* partitions were given up; the next assignment has not come */

@@ -1,5 +1,6 @@
 #include "tests/kafka/rig.h"
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/id.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,7 +161,13 @@ static void take(struct member *m, const struct record *r)
 
 static void on_records(void *data, const struct record *records, size_t n)
 {
+    struct member *m = data;
+    int64_t over_ms = clock_mono_ms() + m->call_ms;
     size_t i;
+
+    m->n_calls++;
+    while (m->call_ms > 0 && clock_mono_ms() < over_ms)
+        ;
 
     for (i = 0; i < n; i++)
         take(data, &records[i]);

@@ -45,6 +45,7 @@ struct member {
     int run_ms;          /* a job's longest time; 0: never ends; -1: ends without a completion */
     struct list running; /* struct running */
     int n_seen, n_caught_up, n_revoked;
+    int n_calls, call_ms;           /* deliveries; how long each keeps the loop */
     struct position last; /* newest delivered */
     bool is_out_of_order;
     int64_t next[64]; /* by partition of JOBS */

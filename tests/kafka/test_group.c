@@ -50,6 +50,45 @@ TEST(records_come_in_order_and_the_end_is_told)
     site_release(&s);
 }
 
+struct rounds {
+    const struct member *m;
+    int n_calls, most;
+};
+
+static void on_round(uv_prepare_t *handle)
+{
+    struct rounds *r = handle->data;
+    int n = r->m->n_calls - r->n_calls;
+
+    r->n_calls += n;
+    r->most = n > r->most ? n : r->most;
+}
+
+/* A slice in a round of the loop, where each of 16 partitions has something: what else the loop has
+ * to do gets its turn. One that a signal of librdkafka's begins, or a timer, may come with it. */
+TEST(a_backlog_does_not_keep_the_loop)
+{
+    struct site s;
+    struct member m;
+    struct rounds r = {.m = &m};
+    uv_prepare_t rounds;
+
+    site_init(&s, 16, "");
+    site_put(&s, 0, 16000);
+    member_open(&m, &s, 100000, -1);
+    m.call_ms = 2;
+    uv_prepare_init(&s.loop, &rounds);
+    rounds.data = &r;
+    uv_prepare_start(&rounds, on_round);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, m.n_seen == 16000);
+    CHECK(r.most >= 1 && r.most <= 3);
+    CHECK(!m.is_out_of_order);
+    uv_close((uv_handle_t *)&rounds, NULL);
+    member_close(&m);
+    site_release(&s);
+}
+
 TEST(the_window_holds_and_opens_again)
 {
     struct site s;
