@@ -30,7 +30,8 @@ size_t job_find_row(struct str name)
     size_t row;
 
     for (row = 0; row < ROW_COUNT_; row++)
-        if (job_rows[row].name.n == name.n && memcmp(job_rows[row].name.p, name.p, name.n) == 0)
+        if (job_rows[row].name.n == name.n && job_rows[row].name.p[0] == name.p[0] &&
+            memcmp(job_rows[row].name.p, name.p, name.n) == 0)
             break;
     return row;
 }

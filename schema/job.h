@@ -56,7 +56,7 @@ struct job {
     int64_t timeout_ms;                           /* one engine call */
     int max_attempts;                             /* 0: the config's */
     int64_t batch_line;                           /* from 0; -1: none */
-    char *text;           /* owned: the source text */
+    char *text;           /* owned: the source text; NULL after job_look */
     struct buf extra;     /* owned: decoded strings and what was filled in */
     bool is_partial;      /* not all fields are here: without has_digest its digest is not known */
     bool has_digest;      /* `digest` is known: job_keep_digest or job_take_digest was called */
@@ -69,6 +69,8 @@ struct job {
  * "") the field; j then needs no release. Unknown fields are refused by name, with the nearest
  * known name as a hint. A record's job is STATE_QUEUED, any other STATE_NEW. */
 int job_parse(struct job *j, struct str json, bool is_record, const char **param, struct err *e);
+/* As job_parse of a record, but the texts stay in `json`, which must outlive j. */
+int job_look(struct job *j, struct str json, struct err *e);
 void job_release(struct job *j);
 
 /* What a submission fills in where the client left a field out. */

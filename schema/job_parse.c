@@ -308,7 +308,9 @@ static int check_whole(struct parser *p, const char **param)
     return 0;
 }
 
-int job_parse(struct job *j, struct str json, bool is_record, const char **param, struct err *e)
+/* Takes `owned`, the text or NULL. */
+static int parse(struct job *j, struct str json, char *owned, bool is_record, const char **param,
+                 struct err *e)
 {
     struct parser p = {.j = j, .e = e};
     const char *unused;
@@ -322,10 +324,10 @@ int job_parse(struct job *j, struct str json, bool is_record, const char **param
         .cache = CACHE_MODE_COUNT_, /* not said yet */
         .timeout_ms = JOB_TIMEOUT_MS_DEFAULT,
         .batch_line = -1,
-        .text = xstrdup(json),
+        .text = owned,
     };
     buf_init(&j->extra, json.n + JOB_FILLED_MAX_BYTES);
-    json_members_init(&p.m, str_of(j->text, json.n));
+    json_members_init(&p.m, json);
     rc = take_members(&p, is_record, param);
     json_members_release(&p.m);
     if (!rc)
@@ -333,4 +335,16 @@ int job_parse(struct job *j, struct str json, bool is_record, const char **param
     if (rc)
         job_release(j);
     return rc;
+}
+
+int job_parse(struct job *j, struct str json, bool is_record, const char **param, struct err *e)
+{
+    char *own = xstrdup(json);
+
+    return parse(j, str_of(own, json.n), own, is_record, param, e);
+}
+
+int job_look(struct job *j, struct str json, struct err *e)
+{
+    return parse(j, json, NULL, true, NULL, e);
 }

@@ -19,6 +19,7 @@ struct loader {
     struct list stalled;                 /* flows whose read the broker refused */
     uv_timer_t retry;
     int n_reads, n_single_reads; /* under way; those of `single` among them */
+    bool is_past; /* the last arrival's body was dropped: so are most of those behind it */
 };
 
 /* Scheduled jobs: due.c. */
@@ -102,9 +103,9 @@ void intake_keep(struct worker *w, const struct job *j, const char *codez, struc
 /* ---- load.c: which waiting jobs are in memory ---- */
 void load_init(struct worker *w);
 void load_release(struct worker *w);
-/* Gives an arriving task its body, or drops it because there is no room. Takes job. Before it is
- * queued. */
-void load_offer(struct worker *w, struct task *t, struct job *job, size_t bytes);
+/* Whether there is room for the body of an arriving task; if so, gives it. Before it is queued. */
+bool load_wants(struct worker *w, const struct task *t);
+void load_give(struct worker *w, struct task *t, struct job *job, size_t bytes); /* takes job */
 /* Reads more of a flow when few of its tasks are ready. */
 void load_flow(struct worker *w, struct flow *f);
 /* Reads one task's body that is in no flow; it then comes to waiting_loaded. */

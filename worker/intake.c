@@ -71,22 +71,69 @@ void intake_keep(struct worker *w, const struct job *j, const char *codez, struc
 
 /* ---- jobs ---- */
 
+static int complete(const struct worker *w, const struct record *r, struct job *job, struct err *e)
+{
+    if (foreign_complete(job, r, topics_name(w->topics, r->at.topic),
+                         topics_queue(w->topics, r->at.topic), topics_priority(r->at.topic),
+                         e) == 0)
+        return 0;
+    job_release(job);
+    return e->code;
+}
+
 struct job *intake_parse(const struct worker *w, const struct record *r, struct err *e)
 {
     struct job *job = xmalloc(sizeof *job);
 
-    if (job_parse(job, r->value, true, NULL, e) != 0) {
-        free(job);
-        return NULL;
+    if (job_parse(job, r->value, true, NULL, e) == 0) {
+        job_take_digest(job, r->headers[HEADER_DIGEST]);
+        if (complete(w, r, job, e) == 0)
+            return job;
     }
-    job_take_digest(job, r->headers[HEADER_DIGEST]);
-    if (foreign_complete(job, r, topics_name(w->topics, r->at.topic),
-                         topics_queue(w->topics, r->at.topic), topics_priority(r->at.topic),
-                         e) == 0)
-        return job;
-    job_release(job);
     free(job);
     return NULL;
+}
+
+/* A job that has just come: all of it, or, where its body is not likely to be kept, what its
+ * record holds. */
+struct arrival {
+    const struct record *r;
+    struct job *job; /* NULL: given away */
+    struct job look;
+};
+
+static bool look_at(const struct worker *w, struct arrival *a, struct err *e)
+{
+    if (!w->loader.is_past) {
+        a->job = intake_parse(w, a->r, e);
+        return a->job != NULL;
+    }
+    a->job = &a->look;
+    return job_look(&a->look, a->r->value, e) == 0 && complete(w, a->r, &a->look, e) == 0;
+}
+
+static void forget(struct arrival *a)
+{
+    if (!a->job)
+        return;
+    job_release(a->job);
+    if (a->job != &a->look)
+        free(a->job);
+}
+
+/* Gives the job, whole. */
+static struct job *give(const struct worker *w, struct arrival *a)
+{
+    struct job *job = a->job;
+    struct err e = {0};
+
+    if (job == &a->look) {
+        job = intake_parse(w, a->r, &e);
+        assert(job); /* it was looked at in the same way */
+        forget(a);
+    }
+    a->job = NULL;
+    return job;
 }
 
 /* Estimated tokens, for fairness between tenants. */
@@ -127,8 +174,10 @@ static bool is_poison(struct worker *w, const struct task *t)
     return journal_crashes(w->journal, &key) >= POISON_CRASHES;
 }
 
-static void take(struct worker *w, const struct record *r, struct job *job)
+static void take(struct worker *w, struct arrival *a)
 {
+    const struct record *r = a->r;
+    const struct job *job = a->job;
     struct task *t = tasks_new(&w->tasks, tasks_hash(&w->tasks, job->tenant, job->id));
     int64_t deadline = job->deadline, not_before = job->not_before;
 
@@ -141,16 +190,17 @@ static void take(struct worker *w, const struct record *r, struct job *job)
     schedule_assign(w->schedule, t, topics_priority(r->at.topic), job->tenant,
                     engine_name(w, job->model));
     if (is_poison(w, t)) {
-        end_at_once(w, t, job, STATE_FAILED, REASON_POISON,
+        end_at_once(w, t, give(w, a), STATE_FAILED, REASON_POISON,
                     "the job was in flight at two crashes of its worker");
         return;
     }
     if (deadline && deadline <= worker_wall_ms(w)) {
-        end_at_once(w, t, job, STATE_EXPIRED, REASON_DEADLINE_EXCEEDED,
+        end_at_once(w, t, give(w, a), STATE_EXPIRED, REASON_DEADLINE_EXCEEDED,
                     "the job's deadline passed before it ended");
         return;
     }
-    load_offer(w, t, job, r->value.n);
+    if (load_wants(w, t))
+        load_give(w, t, give(w, a), r->value.n);
     if (deadline)
         waiting_set_deadline(w, t, deadline);
     waiting_add(w, t, not_before);
@@ -197,8 +247,7 @@ static const struct task *first_of(const struct worker *w, uint64_t hash, struct
     return t;
 }
 
-/* Its id waits or runs here already, or its completion is in the log: it does not run again. Takes
- * job when it does not. */
+/* Its id waits or runs here already, or its completion is in the log: it does not run again. */
 static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 {
     uint64_t hash = tasks_hash(&w->tasks, job->tenant, job->id);
@@ -208,6 +257,7 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
 
     if (!broker_is_shared(w->broker) || (!first && !settled_has(&w->settled, job->tenant, job->id)))
         return false;
+    job_take_digest(job, r->headers[HEADER_DIGEST]);
     mark = settled_mark_of(job);
     settled = settled_look(&w->settled, job->tenant, job->id, mark);
     log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
@@ -216,24 +266,25 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
         intake_bury(w, r, "id_conflict");
     else if (!hold(w, hash, r->at)) /* what is held is finished by its completion */
         broker_finish(w->broker, r->at);
-    job_release(job);
-    free(job);
     return true;
 }
 
 static void on_records(void *data, const struct record *records, size_t n)
 {
     struct worker *w = data;
+    struct arrival a;
     struct err e = {0};
-    struct job *job;
     size_t i;
 
     for (i = 0; i < n && !w->is_stopping; i++) {
-        job = intake_parse(w, &records[i], &e);
-        if (!job)
-            intake_bury(w, &records[i], e.msg);
-        else if (!is_repeat(w, &records[i], job))
-            take(w, &records[i], job);
+        a.r = &records[i];
+        if (!look_at(w, &a, &e)) {
+            intake_bury(w, a.r, e.msg);
+            continue;
+        }
+        if (!is_repeat(w, a.r, a.job))
+            take(w, &a);
+        forget(&a);
     }
 }
 

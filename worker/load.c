@@ -90,21 +90,17 @@ static void may_drop(struct worker *w, struct task *t)
     list_push(&w->loader.loaded[t->flow->key.class], &t->body->loaded);
 }
 
-static void free_job(struct job *job)
+bool load_wants(struct worker *w, const struct task *t)
 {
-    job_release(job);
-    free(job);
-}
-
-void load_offer(struct worker *w, struct task *t, struct job *job, size_t bytes)
-{
-    struct flow *f = t->flow;
+    const struct flow *f = t->flow;
 
     /* a flow's first task is kept even so: it may be of a class that everything waits for */
-    if (f->cold || f->n_reading > 0 || (is_full(w) && f->n > 0)) {
-        free_job(job);
-        return;
-    }
+    w->loader.is_past = f->cold || f->n_reading > 0 || (is_full(w) && f->n > 0);
+    return !w->loader.is_past;
+}
+
+void load_give(struct worker *w, struct task *t, struct job *job, size_t bytes)
+{
     attach(w, t, job, bytes);
     may_drop(w, t);
 }

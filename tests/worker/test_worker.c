@@ -131,6 +131,32 @@ TEST(records_that_are_no_jobs_block_nobody)
     close_bench(&b);
 }
 
+/* Of jobs whose bodies are not kept only a look is taken: it finds the same as reading them whole. */
+TEST(behind_the_prefetch_all_is_found_that_is_no_job_or_is_over)
+{
+    static const char *const bad[] = {"", "{\"id\":\"x\"}", "\xff\xfe",
+                                      "{\"model\":\"stub\",\"prompt\":\"x\",\"colour\":1}"};
+    struct bench b;
+    size_t i, n = sizeof bad / sizeof bad[0];
+    int topic;
+
+    open_bench(&b, fast, "worker: {prefetch: 2}\n");
+    topic = topics_jobs(b.r.topics, STR("default"), PRIORITY_NORMAL);
+    rig_submit_many(&b.r, "a", 100, "\"model\":\"stub\"");
+    for (i = 0; i < n; i++)
+        rig_publish_raw(&b.r, topic, str_z(bad[i]));
+    rig_submit_many(&b.r, "e", 10, "\"model\":\"stub\",\"deadline\":1000");
+    rig_submit_many(&b.r, "b", 100,
+                    "\"model\":\"stub\",\"custom_id\":\"\\u0041 \\\"\",\"tenant\":\"other\"");
+    rig_start_worker(&b.r);
+    rig_until_ended(&b.r, 210);
+    CHECK_INT(rig_ended(&b.r, STATE_SUCCEEDED), 200);
+    CHECK_INT(rig_ended(&b.r, STATE_EXPIRED), 10);
+    CHECK_INT(stub_count("/api/generate 200"), 200);
+    CHECK_INT(metric_get(METRIC_RECORDS_DEAD), (int64_t)n);
+    close_bench(&b);
+}
+
 TEST(a_failed_answer_is_tried_again)
 {
     const char *args[] = {"--latency-ms", "0", "--fault", "kind=status,code=500,times=2", NULL};
