@@ -105,8 +105,14 @@ static struct flow *new_flow(struct schedule *s, struct tenant *t, struct model 
     return f;
 }
 
-struct flow *schedule_assign(struct schedule *s, struct task *task, enum priority class,
-                             struct str tenant, struct str model)
+static bool is_of(const struct flow *f, size_t class, struct str tenant, struct str model)
+{
+    return f->key.class == class && str_eqz(tenant, f->key.tenant->name) &&
+           str_eqz(model, f->key.model->name);
+}
+
+static struct flow *flow_of(struct schedule *s, enum priority class, struct str tenant,
+                            struct str model)
 {
     struct flow key = {.key = {tenant_of(s, tenant), schedule_model(s, model), (size_t)class}};
     struct map_node *found = map_get(&s->flows, str_of(&key.key, sizeof key.key));
@@ -118,6 +124,16 @@ struct flow *schedule_assign(struct schedule *s, struct task *task, enum priorit
     } else {
         f = new_flow(s, key.key.tenant, key.key.model, (size_t)class);
     }
+    return f;
+}
+
+struct flow *schedule_assign(struct schedule *s, struct task *task, enum priority class,
+                             struct str tenant, struct str model)
+{
+    struct flow *f = s->last;
+
+    if (!f || !is_of(f, (size_t)class, tenant, model))
+        f = s->last = flow_of(s, class, tenant, model);
     f->n_refs++;
     task->flow = f;
     return f;
@@ -127,6 +143,8 @@ static void free_flow(struct schedule *s, struct flow *f)
 {
     struct tenant *t = f->key.tenant;
 
+    if (s->last == f)
+        s->last = NULL;
     if (heap_has(&f->turn))
         schedule_leave_lane(f);
     if (list_is_linked(&f->stalled))

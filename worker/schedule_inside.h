@@ -17,6 +17,7 @@ struct schedule {
     struct list lanes[PRIORITY_COUNT_]; /* those with work */
     int64_t now[PRIORITY_COUNT_];       /* virtual time: start of the newest pick */
     int passed_over[PRIORITY_COUNT_];   /* picks since the class had its turn */
+    struct flow *last;                  /* that a task was assigned to; NULL: it is gone */
     struct list idle;                   /* tenants kept for what they got, oldest first */
     size_t n_idle;
 };

@@ -5,6 +5,15 @@
 #include <stdlib.h>
 
 #define SLOTS (2 * SETTLED_MAX)
+#define HINTS (16 * SETTLED_MAX)
+
+enum { WORD = 64 };
+
+/* A generation. */
+struct settled_ids {
+    struct settled_key slots[SLOTS]; /* open addressing */
+    uint64_t hints[HINTS / WORD];    /* a bit for each id: where it is 0, the id is not here */
+};
 
 void settled_init(struct settled *s)
 {
@@ -71,9 +80,31 @@ static struct settled_key *find(struct settled_key *slots, struct settled_key k)
     return &slots[at];
 }
 
+static uint64_t mix(uint64_t h, struct str s)
+{
+    uint64_t word;
+    size_t i, n;
+
+    for (i = 0; i < s.n; i += sizeof word) {
+        n = s.n - i < sizeof word ? s.n - i : sizeof word;
+        word = n;
+        memcpy(&word, s.p + i, n);
+        h = (h ^ word) * 0x9FB21C651E98DF25U;
+        h ^= h >> 32;
+    }
+    return h;
+}
+
+/* Who chooses ids so that their hints meet makes looks a little slower, no more. */
+static size_t hint_of(struct str tenant, struct str id)
+{
+    return mix(mix(tenant.n, tenant), id) % HINTS;
+}
+
 void settled_add(struct settled *s, struct str tenant, struct str id, uint32_t mark)
 {
     struct settled_key k = settled_key(tenant, id), *slot;
+    size_t hint = hint_of(tenant, id);
 
     k.mark = mark;
     if (s->n_young == SETTLED_MAX) {
@@ -83,17 +114,23 @@ void settled_add(struct settled *s, struct str tenant, struct str id, uint32_t m
         s->n_young = 0;
     }
     if (!s->young)
-        s->young = xcalloc(SLOTS, sizeof *s->young);
-    slot = find(s->young, k);
+        s->young = xcalloc(1, sizeof *s->young);
+    s->young->hints[hint / WORD] |= UINT64_C(1) << hint % WORD;
+    slot = find(s->young->slots, k);
     s->n_young += slot->id == 0;
     if (!k.mark)
         k.mark = slot->mark; /* what was known of it stays known */
     *slot = k;
 }
 
-static enum settled_as look(struct settled_key *slots, struct settled_key k)
+static bool has_hint(const struct settled_ids *ids, size_t hint)
 {
-    const struct settled_key *slot = slots ? find(slots, k) : NULL;
+    return ids && (ids->hints[hint / WORD] & UINT64_C(1) << hint % WORD) != 0;
+}
+
+static enum settled_as look(struct settled_ids *ids, struct settled_key k)
+{
+    const struct settled_key *slot = ids ? find(ids->slots, k) : NULL;
 
     if (!slot || slot->id == 0)
         return SETTLED_NOT;
@@ -103,10 +140,11 @@ static enum settled_as look(struct settled_key *slots, struct settled_key k)
 enum settled_as settled_look(const struct settled *s, struct str tenant, struct str id,
                              uint32_t mark)
 {
+    size_t hint = hint_of(tenant, id);
     struct settled_key k;
     enum settled_as as;
 
-    if (!s->young && !s->old)
+    if (!has_hint(s->young, hint) && !has_hint(s->old, hint))
         return SETTLED_NOT;
     k = settled_key(tenant, id);
     k.mark = mark;

@@ -3,8 +3,9 @@
  * write to may bring such a job again (a client that sent it twice, a cancel order that came before
  * its job): it is not to run. Memory is bounded: two generations of SETTLED_MAX ids; when the
  * younger one is full the older goes. An id is kept as 96 bits of its SHA-256, with 32 of its job's
- * digest, where that is known: another job that comes with the id is told from a repeat. Loop
- * thread only. */
+ * digest, where that is known: another job that comes with the id is told from a repeat. Most ids
+ * that are asked for are not here: a filter of 256 KiB a generation says so without the SHA-256.
+ * Loop thread only. */
 #pragma once
 #include "base/str.h"
 
@@ -23,8 +24,10 @@ enum settled_as {
     SETTLED_OTHER,
 };
 
+struct settled_ids;
+
 struct settled {
-    struct settled_key *young, *old; /* open addressing in 2 * SETTLED_MAX slots; NULL: none yet */
+    struct settled_ids *young, *old; /* NULL: none yet */
     size_t n_young;
 };
 
