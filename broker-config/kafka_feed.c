@@ -50,18 +50,29 @@ void kafka_feed_start(struct kafka_feed *f, struct kafka_start *s)
 
 /* ---- taking ---- */
 
+/* How far the taken may reach above the low mark. What is finished there has to find room in the
+ * commit's metadata, surely up to OFFSETS_MAX_SPREAD; a larger window is meant, and what it
+ * finishes out of order comes in long runs, which take little. Where it does not fit the last
+ * commit stays, and who takes the partition over reads more completions. */
+static size_t max_spread(const struct kafka_feed *f)
+{
+    if (f->window <= OFFSETS_MAX_SPREAD)
+        return OFFSETS_MAX_SPREAD;
+    return f->window < OFFSETS_DONE_SPAN ? f->window : OFFSETS_DONE_SPAN;
+}
+
 size_t kafka_feed_room(const struct kafka_feed *f)
 {
-    size_t room, spread = (size_t)(f->offsets.end - f->offsets.low);
+    size_t room, spread = (size_t)(f->offsets.end - f->offsets.low), most = max_spread(f);
 
     if (f->state != FEED_ON || f->offsets.n_unfinished >= f->window)
         return 0;
     room = f->window - f->offsets.n_unfinished;
     if (f->is_plain)
         return room;
-    if (spread >= OFFSETS_MAX_SPREAD) /* else the commit's metadata might not hold them */
+    if (spread >= most)
         return 0;
-    return room < OFFSETS_MAX_SPREAD - spread ? room : OFFSETS_MAX_SPREAD - spread;
+    return room < most - spread ? room : most - spread;
 }
 
 static void on_trouble(struct kafka_feed *f, const struct topics *t, const rd_kafka_message_t *m)
