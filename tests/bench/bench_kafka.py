@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What genq costs over Kafka: one broker, one Redis, a gateway, a worker and a stub engine beside each other.
 
-    bench_kafka.py BUILD_DIR [throughput|lone|flight|partition|queue]… [--jobs 20000] [--pairs 3]
+    bench_kafka.py BUILD_DIR [throughput|lone|flight|partition|queue|backlog]… [--jobs 20000] [--pairs 3]
 
 The baseline of each figure, measured in the same run, is the embedded `genq up` with the same jobs and
 the same engine; that one stands beside a floor in bench.py. Servers run on free loopback ports. Kafka's
@@ -260,16 +260,157 @@ def queue(bench):
             queue_row(bench, stub.url, n)
 
 
-PARTS = {"throughput": throughput, "lone": lone, "flight": flight, "partition": partition, "queue": queue}
+# ---- a backlog that other clients put there, and one worker ----
+
+BACKLOG_S = 5  # of running on, once the worker has read what waits
+
+
+def as_gateways_do(tenant):
+    """kcat's options for the headers that a gateway gives to a job."""
+    headers = {"ce_specversion": "1.0", "ce_id": "b1-123456.job", "ce_type": "genq.job.v1", "ce_source": "genq",
+               "ce_time": "2026-01-01T00:00:00.000Z", "content-type": "application/json",
+               "genq_tenant": tenant, "genq_model": "stub", "genq_digest": "8a38f0c4" * 8}
+    return [word for pair in headers.items() for word in ("-H", "%s=%s" % pair)]
+
+
+def produce(bench, topic, tenant, n):
+    """n jobs of 400 bytes straight into the topic."""
+    command = ["kcat", "-P", "-b", bench.kafka.servers, "-t", topic, "-K", "\t", "-X", "linger.ms=20", "-X",
+               "queue.buffering.max.messages=200000", *as_gateways_do(tenant)]
+    prompt = "x" * 400
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as kcat:
+        for i in range(n):
+            kcat.stdin.write(f'{tenant}-{i}\t{{"id":"{tenant}-{i}","model":"stub","prompt":"{i} {prompt}",'
+                             f'"queue":"default","tenant":"{tenant}","created_at":1795304109694}}\n')
+        kcat.stdin.close()
+    if kcat.returncode:
+        sys.exit("kcat: %d" % kcat.returncode)
+
+
+def metric(conn, name):
+    conn.request("GET", "/metrics")
+    for line in conn.getresponse().read().decode().splitlines():
+        if line.startswith(name + " "):
+            return float(line.split()[1])
+    return 0
+
+
+def ends(bench, prefix):
+    """When each job ended, by the broker's clock in ms, and its tenant."""
+    command = ["kcat", "-C", "-q", "-e", "-b", bench.kafka.servers, "-t", prefix + ".completions", "-o", "beginning",
+               "-f", "%T %h\\n"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as kcat:
+        for line in kcat.stdout:
+            at, _, headers = line.partition(" ")
+            yield int(at), headers.partition("genq_tenant=")[2].partition(",")[0]
+
+
+def speed(times, since, until):
+    """Jobs a second of those that ended in the time."""
+    return sum(since <= at < until for at in times) / max(until - since, 1) * 1000
+
+
+def read_backlog(worker, n, started):
+    """Waits until the worker knows of all n jobs, but for some that it runs; gives the seconds since its start."""
+    conn = http.client.HTTPConnection("127.0.0.1", worker.port)
+    while metric(conn, "genq_jobs_waiting") + metric(conn, "genq_kafka_records_total") < n - 1000:
+        if time.monotonic() - started > 600:
+            sys.exit("the worker reads no more: %d wait" % metric(conn, "genq_jobs_waiting"))
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def get_ms(conn, n):
+    """GET of jobs here and there among n."""
+    times = []
+    for i in range(0, n, max(1, n // 500)):
+        start = time.perf_counter()
+        call(conn, "GET", f"/api/v1/jobs/many-{i}?tenant=many")
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
+
+
+def ask_gateway(bench, world, n):
+    """What a client meets while n jobs wait, once the gateway has read of them."""
+    started = time.monotonic()
+    conn = http.client.HTTPConnection("127.0.0.1", world.gateways[0].port)
+    while not all(is_known(conn, f"many-{i}") for i in range(n - 500, n)):  # of all partitions
+        time.sleep(0.5)
+    world.ports = [world.gateways[0].port]
+    behind_s = time.monotonic() - started
+    poll = get_ms(conn, n)
+    seconds = [submit(world, f"s{i}", 1000, "third") for i in range(10)]
+    print(f"  {n:8} wait: the gateway had read of them after {behind_s:.0f} s more, {peak_mb(world.gateways[0].process.pid):.0f} "
+          f"MB; GET {poll:.2f} ms, submit {1000 / statistics.median(seconds):.0f} jobs/s", flush=True)
+
+
+def is_known(conn, job):
+    conn.request("GET", f"/api/v1/jobs/{job}?tenant=many")
+    reply = conn.getresponse()
+    reply.read()
+    return reply.status == 200
+
+
+def backlog_row(bench, url, n):
+    config = (f"worker: {{lookahead: {max(n * 2, 1000000)}}}\nlog: {{level: warn}}\n"
+              f"limits: {{disk_free_bytes: 0, queued_jobs: {n * 2}}}\n")
+    Cluster.n += 1
+    with Distributed(bench.kafka, gateways=int(bench.args.gateway), workers=0, config=config,
+                     prefix=f"b{Cluster.n}", session_ms=10000) as world:
+        topic = world.prefix + ".jobs.default.normal"
+        produce(bench, topic, "many", n)
+        produce(bench, topic, "few", 10)
+        if bench.args.gateway:
+            ask_gateway(bench, world, n)
+        worker = world.new_worker(f"engines: [{{url: \"{url}\", slots: 64}}]\n")
+        worker.arguments = worker.arguments[:worker.arguments.index("--engine")]
+        start, started = time.time() * 1000, time.monotonic()
+        worker.start()
+        read_s, rss = read_backlog(worker, n + 10, started), peak_mb(worker.process.pid)
+        if bench.args.gateway:
+            print(f"  {n:8} wait, while they run: GET "
+                  f"{get_ms(http.client.HTTPConnection('127.0.0.1', world.gateways[0].port), n):.2f} ms")
+        time.sleep(BACKLOG_S)
+        worker.stop()
+        tell_backlog(n, list(ends(bench, world.prefix)), start, read_s, rss)
+
+
+def tell_backlog(n, both, start, read_s, rss):
+    times = sorted(at for at, _ in both)
+    few = [at for at, tenant in both if tenant == "few"]
+    read = start + read_s * 1000
+    if len(times) > n:
+        print(f"  {n:8} wait: {speed(times, times[0], times[-1]):.0f} jobs/s until all have ended, the other tenant's "
+              f"{len(few)} after {(max(few) - start) / 1000:.2f} s; worker {rss:.0f} MB", flush=True)
+        return
+    while_ = speed(times, times[0], read)
+    after = speed(times, read + 500, min(read + BACKLOG_S * 1000, times[-1]))
+    print(f"  {n:8} wait: first end after {(times[0] - start) / 1000:.2f} s, all read after {read_s:.2f} s, the other "
+          f"tenant's {len(few)} have ended after {(max(few) - start) / 1000 if few else 0:.2f} s; {while_:.0f} jobs/s until "
+          f"read, {after:.0f} afterwards: {while_ / max(after, 1):.2f}; worker {rss:.0f} MB", flush=True)
+
+
+def backlog(bench):
+    print("jobs that wait of one tenant, ten of another behind them, one worker of 64 slots")
+    for latency_ms in (50, 0):
+        with Stub(bench, latency_ms) as stub:
+            print(f" an engine of {latency_ms} ms")
+            for n in (10000, bench.args.queued):
+                backlog_row(bench, stub.url, n)
+
+
+PARTS = {"throughput": throughput, "lone": lone, "flight": flight, "partition": partition, "queue": queue,
+         "backlog": backlog}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
-    parser.add_argument("what", nargs="*", default=[name for name in PARTS if name != "queue"])
+    parser.add_argument("what", nargs="*", default=[name for name in PARTS if name not in ("queue", "backlog")])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=20000)
-    parser.add_argument("--queued", type=int, default=1000000, help="jobs that wait, for `queue`")
+    parser.add_argument("--queued", type=int, default=1000000, help="jobs that wait, for `queue` and `backlog`")
+    parser.add_argument("--gateway", action="store_true", help="`backlog`: a gateway reads it too, and is asked")
     parser.add_argument("--sync", default="full", choices=("full", "normal"))
     parser.add_argument("--dir", help="where data is written (default: the temporary directory)")
     bench = Bench(parser.parse_args())

@@ -6,7 +6,7 @@
 #include "broker-config/kafka.h"
 #include "tests/broker-config/kafka_rig.h"
 
-enum { JOBS = TOPIC_JOBS, JOBS_MAX = 40000 };
+enum { JOBS = TOPIC_JOBS, JOBS_MAX = 80000 };
 
 /* What became of a job; the key of its record is its number. */
 struct fate {

@@ -113,6 +113,30 @@ TEST(the_window_holds_and_opens_again)
     site_release(&s);
 }
 
+/* What is finished far above the low mark goes with the commit, too. */
+TEST(a_window_of_more_than_a_commit_surely_holds)
+{
+    enum { N = 70000, LAST = 10 };
+    struct site s;
+    struct member m;
+    int i;
+
+    site_init(&s, 1, "");
+    site_put(&s, 0, N);
+    member_open(&m, &s, 100000, 0);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, m.n_seen == N);
+    for (i = N - LAST; i < N; i++)
+        kafka_group_finish(m.group, (struct position){JOBS, 0, i});
+    member_close(&m);
+    member_open(&m, &s, 100000, 0);
+    member_subscribe(&m, JOBS);
+    SITE_UNTIL(&s, m.n_caught_up == 1);
+    CHECK_INT(m.n_seen, N - LAST);
+    member_close(&m);
+    site_release(&s);
+}
+
 TEST(a_restart_runs_only_what_is_unfinished)
 {
     struct site s;

@@ -131,7 +131,8 @@ TEST(records_that_are_no_jobs_block_nobody)
     close_bench(&b);
 }
 
-/* Of jobs whose bodies are not kept only a look is taken: it finds the same as reading them whole. */
+/* Of jobs whose bodies are not kept only a look is taken: it finds the same as reading them whole.
+ */
 TEST(behind_the_prefetch_all_is_found_that_is_no_job_or_is_over)
 {
     static const char *const bad[] = {"", "{\"id\":\"x\"}", "\xff\xfe",
