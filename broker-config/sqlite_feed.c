@@ -89,7 +89,7 @@ static void post(struct feeds *f, int topic, struct broker_read *read, bool is_c
 /* One query for each run of neighbours. */
 static void read_rows(struct feeds *f, struct broker_read *r)
 {
-    size_t i, n;
+    size_t i, n = 0;
     struct err e;
 
     r->code = 0;
