@@ -84,6 +84,7 @@ static struct broker *kafka_open(const struct broker_options *o, struct err *e)
 {
     struct kafka_broker *b = xcalloc(1, sizeof *b);
 
+    kafka_warn_of_scram(o->config);
     b->head.ops = &broker_kafka;
     b->options = *o;
     if (open_follow(b, e) == 0 && open_publisher(b, e) == 0 && open_group(b, e) == 0 &&

@@ -37,6 +37,9 @@ int kafka_conf_default(rd_kafka_conf_t *conf, const struct config *c, const char
 /* Takes conf also on failure. */
 rd_kafka_t *kafka_client_new(enum kafka_role role, rd_kafka_conf_t *conf, struct err *e);
 
+/* Tells of a login that this librdkafka cannot make at newer Kafkas. Before the first client. */
+void kafka_warn_of_scram(const struct config *c);
+
 /* Largest record, in bytes: limits.record_bytes, or what it stands for. */
 int64_t kafka_record_bytes(const struct config *c);
 

@@ -9,7 +9,8 @@ enum {
     ERROR_BYTES = 512,
     NAME_BYTES = 256,
     RECORD_EXTRA_BYTES = 64 << 10,
-    ANSWER_EXTRA_BYTES = 16 << 20 /* some hundred bytes for each of ten thousands of partitions */
+    ANSWER_EXTRA_BYTES = 16 << 20, /* some hundred bytes for each of ten thousands of partitions */
+    SCRAM_VERSION = 0x020601ff     /* the first librdkafka whose SCRAM is right */
 };
 
 struct property {
@@ -147,6 +148,23 @@ rd_kafka_conf_t *kafka_conf(const struct config *c, enum kafka_role role, void *
         return conf;
     rd_kafka_conf_destroy(conf);
     return NULL;
+}
+
+void kafka_warn_of_scram(const struct config *c)
+{
+    struct err e;
+    rd_kafka_conf_t *conf = kafka_conf(c, KAFKA_PRODUCER, NULL, &e);
+    char mechanism[64] = "";
+    size_t n = sizeof mechanism;
+
+    if (!conf)
+        return; /* told by who needs it */
+    rd_kafka_conf_get(conf, "sasl.mechanisms", mechanism, &n);
+    if (strncmp(mechanism, "SCRAM", 5) == 0 && rd_kafka_version() < SCRAM_VERSION)
+        log_warn("kafka_scram", LZ("librdkafka", rd_kafka_version_str()),
+                 LZ("text", "before 2.6.1 it cannot log in by SCRAM at Kafka 4 and later: use "
+                            "PLAIN over TLS, or a newer librdkafka"));
+    rd_kafka_conf_destroy(conf);
 }
 
 rd_kafka_t *kafka_client_new(enum kafka_role role, rd_kafka_conf_t *conf, struct err *e)

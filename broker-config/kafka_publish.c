@@ -17,8 +17,7 @@ enum {
     PENDING_BYTES = 64 << 20, /* default of max_pending_bytes */
     CLOSE_MS = 2000,
     PROBE_MS = 1000, /* between looks whether Kafka is back, while nothing is flying */
-    PROBE_WAIT_MS = 200,
-    SCRAM_VERSION = 0x020601ff /* the first librdkafka whose SCRAM is right */
+    PROBE_WAIT_MS = 200
 };
 
 void publisher_wake(struct kafka_publisher *p)
@@ -364,29 +363,11 @@ static int open_senders(struct kafka_publisher *p, struct err *e)
     return rc ? rc : kafka_sender_open(&p->patient, &o, e);
 }
 
-static void warn_of_scram(const struct config *c)
-{
-    struct err e;
-    rd_kafka_conf_t *conf = kafka_conf(c, KAFKA_PRODUCER, NULL, &e);
-    char mechanism[64] = "";
-    size_t n = sizeof mechanism;
-
-    if (!conf)
-        return; /* told by who needs it */
-    rd_kafka_conf_get(conf, "sasl.mechanisms", mechanism, &n);
-    if (strncmp(mechanism, "SCRAM", 5) == 0 && rd_kafka_version() < SCRAM_VERSION)
-        log_warn("kafka_scram", LZ("librdkafka", rd_kafka_version_str()),
-                 LZ("text", "before 2.6.1 it cannot log in by SCRAM at Kafka 4 and later: use "
-                            "PLAIN over TLS, or a newer librdkafka"));
-    rd_kafka_conf_destroy(conf);
-}
-
 struct kafka_publisher *kafka_publisher_open(const struct kafka_publisher_options *o, struct err *e)
 {
     struct kafka_publisher *p = xcalloc(1, sizeof *p);
     int rc = 0;
 
-    warn_of_scram(o->config);
     p->o = *o;
     p->max_pending = o->max_pending_bytes ? o->max_pending_bytes : PENDING_BYTES;
     p->record_bytes = kafka_record_bytes(o->config);

@@ -287,6 +287,7 @@ int kafka_topics_plan(const struct config *c, const struct topics *t, struct kaf
     struct admin a;
     int rc = admin_open(&a, c, t, e);
 
+    kafka_warn_of_scram(c);
     *out = (struct kafka_plan){0};
     if (rc == 0)
         rc = read_shapes(&a, &is, e);
@@ -513,6 +514,7 @@ int kafka_topics_apply(const struct config *c, const struct topics *t,
     int64_t deadline_ms = clock_mono_ms() + SETTLE_MS;
     int rc = admin_open(&a, c, t, e);
 
+    kafka_warn_of_scram(c);
     *left = (struct kafka_plan){0};
     r.taken = xcalloc(topics_count(t), sizeof r.taken[0]);
     if (rc == 0)

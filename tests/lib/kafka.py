@@ -39,6 +39,7 @@ VERSION = re.search("<kafka.version>(.*)</kafka.version>",
                     read_file(os.path.join(HERE, "pom.xml"))).group(1)
 COLLECT_S = 300
 READY = "Kafka Server started"
+SCRAM = ["SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 # One compiler of two and one thread for garbage: a start takes half the time and a third of the CPU.
 JVM = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
@@ -128,7 +129,7 @@ class KafkaBroker(Server):
 
 class KafkaCluster:
     """n brokers. settings: of every broker, before ours. listeners: further ones, of SASL_PLAINTEXT, SSL and
-    SASL_SSL. users: {name: password} of SASL/PLAIN. Without a listener named, all is for PLAINTEXT.
+    SASL_SSL. users: {name: password} of SASL/PLAIN, and of SCRAM at the start. Without a listener named, all is for PLAINTEXT.
     doors: names of further listeners, plain, whose clients are told of another port: something must stand at
     broker.doors[name] and lead to broker.ports[name] (network.py). servers_of(name) leads there, too."""
 
@@ -189,9 +190,12 @@ class KafkaCluster:
     def sasl(self):
         module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         users = " ".join('user_%s="%s"' % user for user in self.users.items())
-        return {"sasl.enabled.mechanisms": "PLAIN",
-                **{"listener.name.%s.plain.sasl.jaas.config" % l: "%s %s;" % (module, users)
-                   for l in ("sasl_plaintext", "sasl_ssl")}}
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        doors = ["listener.name.sasl_plaintext", "listener.name.sasl_ssl"]
+        return {"sasl.enabled.mechanisms": ",".join(["PLAIN", *SCRAM]),
+                **{door + ".plain.sasl.jaas.config": "%s %s;" % (module, users) for door in doors},
+                **{"%s.%s.sasl.jaas.config" % (door, mechanism.lower()): scram
+                   for door in doors for mechanism in SCRAM}}
 
     def __enter__(self):
         try:
@@ -209,9 +213,11 @@ class KafkaCluster:
 
     def format(self):
         cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        logins = [word for user in self.users.items() for mechanism in SCRAM
+                  for word in ("--add-scram", "%s=[name=%s,password=%s]" % (mechanism, *user))]
         tools = [subprocess.Popen([*self.command, "kafka.tools.StorageTool", "format",
                                    "--cluster-id=" + cluster_id,  # it may begin with a dash
-                                   "-c", b.properties], stdin=subprocess.DEVNULL, text=True,
+                                   "-c", b.properties, *logins], stdin=subprocess.DEVNULL, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                  for b in self.brokers]
         for tool in tools:

@@ -14,6 +14,7 @@
  *   trim TOPIC PARTITION OFFSET            deletes the records before OFFSET
  *   group GROUP                            {"topic", "partition", "offset", "metadata"} each
  *   commit GROUP TOPIC PARTITION OFFSET METADATA
+ *   version                                {"version": "2.0.2", "number"}: librdkafka's; asks no Kafka
  *
  * SERVERS is host:port,...; -X sets a property of librdkafka. Answers are JSON lines on stdout.
  * A Kafka that starts or elects leaders gets 30 s to do so. Ends with 1 and Kafka's words on stderr
@@ -447,6 +448,13 @@ static rd_kafka_resp_err_t commit(struct admin *admin, char **argv)
     return group_error(admin, groups[0]);
 }
 
+static rd_kafka_resp_err_t print_version(struct admin *admin, char **argv)
+{
+    (void)admin, (void)argv;
+    printf("{\"version\": \"%s\", \"number\": %d}\n", rd_kafka_version_str(), rd_kafka_version());
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
 static const struct command {
     const char *name;
     int min_arguments, max_arguments;
@@ -461,6 +469,7 @@ static const struct command {
     {"trim", 3, 3, trim},
     {"group", 1, 1, print_group},
     {"commit", 5, 5, commit},
+    {"version", 0, 0, print_version},
 };
 
 static const struct command *find_command(const char *name, int n_arguments)
