@@ -11,10 +11,19 @@
 # left-out steps, foreign clients, rolling restarts, jobs for later, live state, routing, takeover, clocks that
 # jump, a network that fails, also at the start. A few of their cases run always.
 # GENQ_NO_KAFKA=1 skips the tests with a real Kafka, whose jars come from Maven Central (44 MB, once).
+# GENQ_RDKAFKA=DIR runs these tests alone, the long ones too, of a plain build against the librdkafka that its
+# "./configure --prefix=DIR && make && make install" left in DIR, instead of Debian's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${BUILD_DIR:-build-tests}
 read -ra variants <<<"${VARIANTS:-plain asan tsan fuzz}"
+if [ -n "${GENQ_RDKAFKA:-}" ]; then
+    rdkafka=$(realpath "$GENQ_RDKAFKA")
+    export PKG_CONFIG_PATH=$rdkafka/lib/pkgconfig
+    read -ra variants <<<"${VARIANTS:-plain}"
+    set -- -L kafka "$@"
+    GENQ_LONG=1
+fi
 
 deploy/packages.sh test
 mkdir -p "$out"
@@ -31,15 +40,20 @@ if [ -z "${GENQ_NO_KAFKA:-}" ]; then
 fi
 
 configure() { # NAME cmake options…
-    local name=$1
+    local name=$1 build=$out/$1${rdkafka:+-rdkafka}
     shift
-    cmake -S . -B "$out/$name" -G Ninja -DGENQ_VARIANT="$name" -DGENQ_LONG_TESTS="${GENQ_LONG:-OFF}" \
-        "$@" >"$out/$name.log" 2>&1 &&
-        cmake --build "$out/$name" >>"$out/$name.log" 2>&1 || {
-        tail -40 "$out/$name.log" >&2
-        echo "tests/run.sh: building '$name' failed; all of it is in $out/$name.log" >&2
+    cmake -S . -B "$build" -G Ninja -U '*RDKAFKA*' -DGENQ_VARIANT="$name" \
+        -DGENQ_LONG_TESTS="${GENQ_LONG:-OFF}" "$@" >"$build.log" 2>&1 &&
+        cmake --build "$build" >>"$build.log" 2>&1 || {
+        tail -40 "$build.log" >&2
+        echo "tests/run.sh: building '$name' failed; all of it is in $build.log" >&2
         exit 1
     }
+    echo "subdirs(${build##*/})" >>"$out/CTestTestfile.cmake"
+    if [ -n "${rdkafka:-}" ] && [[ $(ldd "$build/genq") != *"$rdkafka/lib/librdkafka.so.1 "* ]]; then
+        echo "tests/run.sh: $build/genq is not linked to the librdkafka in $rdkafka" >&2
+        exit 1
+    fi
 }
 
 : >"$out/CTestTestfile.cmake"
@@ -58,7 +72,6 @@ for name in "${variants[@]}"; do
         exit 2
         ;;
     esac
-    echo "subdirs($name)" >>"$out/CTestTestfile.cmake"
 done
 
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}
