@@ -68,16 +68,23 @@ void kafka_reader_pause(struct kafka_reader *r)
 
 /* ---- scanning ---- */
 
-int kafka_scan_open(struct kafka_reader *r, struct kafka_scan *s, int topic, int32_t partition,
-                    int64_t from)
+static rd_kafka_topic_t *open_topic(struct kafka_reader *r, int topic)
 {
     rd_kafka_topic_t **t = &r->topic[topic];
 
     if (!*t)
         *t = rd_kafka_topic_new(r->rk, topics_name(r->topics, topic), NULL);
-    if (!*t || rd_kafka_consume_start(*t, partition, from) != 0)
+    return *t;
+}
+
+int kafka_scan_open(struct kafka_reader *r, struct kafka_scan *s, int topic, int32_t partition,
+                    int64_t from)
+{
+    rd_kafka_topic_t *t = open_topic(r, topic);
+
+    if (!t || rd_kafka_consume_start(t, partition, from) != 0)
         return kafka_code(rd_kafka_last_error());
-    *s = (struct kafka_scan){*t, partition};
+    *s = (struct kafka_scan){t, partition};
     return 0;
 }
 
@@ -88,9 +95,13 @@ void kafka_scan_close(struct kafka_scan *s)
     s->topic = NULL;
 }
 
+/* With a handle: of topics without, librdkafka does not look again for a leader that has moved, for
+ * a minute and a half. */
 rd_kafka_resp_err_t kafka_reader_bounds(struct kafka_reader *r, int topic, int32_t partition,
                                         int64_t *first, int64_t *end)
 {
+    if (!open_topic(r, topic))
+        return rd_kafka_last_error();
     return rd_kafka_query_watermark_offsets(r->rk, topics_name(r->topics, topic), partition, first,
                                             end, QUERY_MS);
 }
