@@ -9,7 +9,7 @@
 # tests/run.sh [ctest arguments], e.g. tests/run.sh -R flow. VARIANTS="plain asan" picks variants.
 # GENQ_LONG=1 adds the tests with a broker that take minutes: group, follower, topics, outbox,
 # left-out steps, foreign clients, rolling restarts, jobs for later, live state, routing, takeover, clocks that
-# jump, a network that fails, also at the start. A few of their cases run always.
+# jump, a network that fails, also at the start and between brokers. A few of their cases run always.
 # GENQ_NO_KAFKA=1 skips the tests with a real Kafka, whose jars come from Maven Central (44 MB, once).
 # GENQ_RDKAFKA=DIR runs these tests alone, the long ones too, of a plain build against the librdkafka that its
 # "./configure --prefix=DIR && make && make install" left in DIR, instead of Debian's.

@@ -6,11 +6,9 @@ and the verdict are those of 40_distributed, and Redis is judged as well.
 A longer run: CHAOS_KILLS=150 (faults) CHAOS_JOBS=10000.
 """
 import collections
-import json
 import os
 import shutil
 import sys
-import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -23,7 +21,8 @@ from judge_redis import Subscriber, check_redis  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
 from network import Network  # noqa: E402
 from redis import RedisServer  # noqa: E402
-from rig import RANDOM, Folder, Thread, mono_us, wait_for  # noqa: E402
+from rig import RANDOM, Folder, Thread, mono_us  # noqa: E402
+from rig_network import DoorFaults  # noqa: E402
 
 GATEWAYS, WORKERS = 2, rig.WORKERS
 MEMBERS = ["gateway%d" % i for i in range(GATEWAYS)] + ["worker%d" % i for i in range(WORKERS)]
@@ -62,12 +61,12 @@ class Networked(Distributed):
         return "http://127.0.0.1:%d" % door.port
 
 
-class NetworkFaults:
+class NetworkFaults(DoorFaults):
     """One at a time for each door; at times all doors to Kafka together."""
 
     def __init__(self, d):
-        self.d, self.told, self.lock = d, [], threading.Lock()
-        self.busy = {}
+        super().__init__()
+        self.d, self.busy = d, {}
 
     def run(self):
         for i in range(rig.FAULTS):
@@ -100,7 +99,7 @@ class NetworkFaults:
     def hit(self, place, how, lasts_s):
         name, what = place
         begin_us = mono_us()
-        ends_calls = how(self.d.doors[name][what], lasts_s)
+        ends_calls = how([self.d.doors[name][what]], lasts_s)
         end_us = mono_us()
         lasts_us = end_us - begin_us
         if what == "engine" and not (ends_calls or lasts_us > FIRST_TOKEN_MS * 1000):
@@ -110,50 +109,6 @@ class NetworkFaults:
         with self.lock:
             self.told.append(Fault(name, what, begin_us, end_us))
             print("# %s %s: %s, %.1f s" % (*place, how.__name__, lasts_us / 1e6), flush=True)
-
-    # Each gives whether connections were ended by it.
-
-    def locked(self, method, *arguments, **state):
-        with self.lock:
-            method(*arguments, **state)
-
-    def heal(self, door):
-        """What was held arrives late, or never."""
-        loses = RANDOM.random() < 0.5
-        if loses:
-            self.locked(door.reset)
-        self.locked(door.heal)
-        return loses
-
-    def cut(self, door, lasts_s):
-        self.locked(door.set, is_cut=True)
-        time.sleep(lasts_s)
-        self.locked(door.heal)
-        return True
-
-    def reset(self, door, _):
-        self.locked(door.reset)
-        return True
-
-    def half_open(self, door, lasts_s):
-        self.locked(door.set, up=False, down=False)
-        time.sleep(lasts_s)
-        return self.heal(door)
-
-    def one_way(self, door, lasts_s):
-        self.locked(door.set, **{RANDOM.choice(("up", "down")): False})
-        time.sleep(lasts_s)
-        return self.heal(door)
-
-    def slow(self, door, lasts_s):
-        self.locked(door.set, delay_ms=(200, 500))
-        time.sleep(lasts_s)
-        self.locked(door.heal)
-        return False
-
-    def report(self):
-        n = collections.Counter((f.name.rstrip("0123456789"), f.kind) for f in self.told)
-        return ", ".join(f"{name} {kind}: {k}" for (name, kind), k in sorted(n.items()))
 
 
 class NetworkJudge(Judge):

@@ -24,6 +24,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ VERSION = re.search("<kafka.version>(.*)</kafka.version>",
 COLLECT_S = 300
 READY = "Kafka Server started"
 SCRAM = ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+LINKED = ("LINK", "CONTROLLER")
 
 # One compiler of two and one thread for garbage: a start takes half the time and a third of the CPU.
 JVM = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
@@ -102,6 +104,10 @@ def collect():
     return libs
 
 
+def link_host(here, there):
+    return "127.1.%d.%d" % (here.node_id, there.node_id)
+
+
 class KafkaBroker(Server):
     """One broker of a cluster: start, stop, kill, pause, resume; is_running, pid, log. ports: by listener;
     doors: the port that it tells clients of a listener instead of its own."""
@@ -110,17 +116,32 @@ class KafkaBroker(Server):
         self.node_id, self.ports, self.doors = node_id, ports, doors
         self.data = os.path.join(cluster.folder, "data%d" % node_id)
         self.properties = os.path.join(cluster.folder, "%d.properties" % node_id)
+        self.hosts = os.path.join(cluster.folder, "%d.hosts" % node_id)
+        names = ["-Djdk.net.hosts.file=" + self.hosts] if cluster.has_links else []
         super().__init__(cluster.folder, "kafka%d" % node_id,
-                         [*cluster.command, "kafka.Kafka", self.properties], READY)
+                         [*cluster.command, *names, "kafka.Kafka", self.properties], READY)
 
     def server(self, listener="PLAINTEXT"):
+        if self.is_linked(listener):
+            return "broker%d:%d" % (self.node_id, self.ports[listener])
         return "127.0.0.1:%d" % self.doors.get(listener, self.ports[listener])
+
+    def is_linked(self, listener):
+        return "LINK" in self.ports and listener in LINKED
+
+    def know(self, brokers):
+        """By its own names of the others, each at an address of its own; itself is here."""
+        with open(self.hosts, "w", encoding="utf-8") as f:
+            f.write("127.0.0.1 localhost %s broker%d\n" % (socket.gethostname(), self.node_id))
+            f.writelines("%s broker%d\n" % (link_host(self, b), b.node_id)
+                         for b in brokers if b is not self)
 
     def configure(self, common):
         settings = {"node.id": self.node_id, "log.dirs": self.data,
                     "listeners": ",".join("%s://127.0.0.1:%d" % at for at in self.ports.items()),
                     "advertised.listeners": ",".join("%s://%s" % (l, self.server(l))
-                                                     for l in self.ports if l != "CONTROLLER"),
+                                                     for l in self.ports
+                                                     if l != "CONTROLLER" or self.is_linked(l)),
                     **common}
         with open(self.properties, "w", encoding="utf-8") as f:
             f.write(read_file(os.path.join(HERE, "server.properties")))
@@ -129,23 +150,38 @@ class KafkaBroker(Server):
 
 class KafkaCluster:
     """n brokers. settings: of every broker, before ours. listeners: further ones, of SASL_PLAINTEXT, SSL and
-    SASL_SSL. users: {name: password} of SASL/PLAIN, and of SCRAM at the start. Without a listener named, all is for PLAINTEXT.
+    SASL_SSL. users: {name: password} of SASL/PLAIN, and of SCRAM at the start. Without a listener named,
+    all is for PLAINTEXT.
     doors: names of further listeners, plain, whose clients are told of another port: something must stand at
-    broker.doors[name] and lead to broker.ports[name] (network.py). servers_of(name) leads there, too."""
+    broker.doors[name] and lead to broker.ports[name] (network.py). servers_of(name) leads there, too.
+    has_links: the brokers see each other, for replication (LINK) and as controllers, at addresses of their own:
+    for each pair and both of LINKED something must stand at link_host(here, there), with the port
+    there.ports[…], and lead to that port of 127.0.0.1."""
 
-    def __init__(self, n=1, settings=None, listeners=(), users=None, libs=None, jvm=(), doors=()):
+    def __init__(self, n=1, settings=None, listeners=(), users=None, libs=None, jvm=(), doors=(),
+                 has_links=False):
+        self.has_links = has_links
         self.command = java(libs or collect(), *jvm)
         self.folder_owner = tempfile.TemporaryDirectory(prefix="genq-kafka-")
         self.folder, self.users = self.folder_owner.name, users or {}
         self.authority = Authority(self.folder) if {"SSL", "SASL_SSL"} & set(listeners) else None
-        names = ["PLAINTEXT", *listeners, *doors, "CONTROLLER"]
+        names = ["PLAINTEXT", *listeners, *doors, *(["LINK"] if has_links else []), "CONTROLLER"]
         ports = iter(free_ports(n * (len(names) + len(doors))))
         self.brokers = [KafkaBroker(self, 1 + i, {name: next(ports) for name in names},
                                     {name: next(ports) for name in doors}) for i in range(n)]
         common = {**self.copies(), **self.protocols(doors), **(self.tls() if self.authority else {}),
-                  **(self.sasl() if users else {}), **(settings or {})}
+                  **(self.sasl() if users else {}), **(self.linked() if has_links else {}),
+                  **(settings or {})}
         for broker in self.brokers:
             broker.configure(common)
+            if has_links:
+                broker.know(self.brokers)
+
+    @staticmethod
+    def linked():
+        """Faults are noticed, and given up on, in seconds."""
+        return {"inter.broker.listener.name": "LINK", "replica.lag.time.max.ms": 2000,
+                "replica.socket.timeout.ms": 3000, "controller.socket.timeout.ms": 3000}
 
     def servers_of(self, listener):
         return ",".join(b.server(listener) for b in self.brokers)
@@ -168,7 +204,7 @@ class KafkaCluster:
     def protocols(doors):
         return {"listener.security.protocol.map": ",".join(
             "%s:%s" % (name, name if name.startswith(("SASL", "SSL")) else "PLAINTEXT")
-            for name in ("PLAINTEXT", "CONTROLLER", "SASL_PLAINTEXT", "SSL", "SASL_SSL", *doors))}
+            for name in ("PLAINTEXT", "CONTROLLER", "LINK", "SASL_PLAINTEXT", "SSL", "SASL_SSL", *doors))}
 
     def copies(self):
         n, in_sync = min(len(self.brokers), 3), min(len(self.brokers), 2)

@@ -1,4 +1,5 @@
-"""A network that fails: TCP doors between programs, each a port that leads to another port of 127.0.0.1.
+"""A network that fails: TCP doors between programs, each a port that leads to another port of 127.0.0.1. A door
+may stand at another address of 127.0.0.0/8, under the number of the port that it leads to.
 
     with Network() as network:
         door = network.door(port_of_a_server)    # clients connect to door.port
@@ -28,18 +29,18 @@ AT_ONCE = {"up": True, "down": True, "delay_ms": (0, 0), "is_cut": False}
 
 
 class Door:
-    def __init__(self, network, port):
-        self.network, self.port = network, port
+    def __init__(self, network, host, port):
+        self.network, self.host, self.port = network, host, port
 
     def set(self, **state):
         """What is not named is as after heal()."""
-        self.network.command(port=self.port, set={**AT_ONCE, **state})
+        self.network.command(at=(self.host, self.port), set={**AT_ONCE, **state})
 
     def heal(self):
         self.set()
 
     def reset(self):
-        self.network.command(port=self.port, reset=True)
+        self.network.command(at=(self.host, self.port), reset=True)
 
 
 class Network:
@@ -59,9 +60,9 @@ class Network:
         answer = self.child.stdout.readline()
         assert answer == "done\n", "%s: %s" % (what, answer)
 
-    def door(self, to_port, port=None):
-        door = Door(self, port or free_ports(1)[0])
-        self.command(port=door.port, open=to_port)
+    def door(self, to_port, port=None, host="127.0.0.1"):
+        door = Door(self, host, port or free_ports(1)[0])
+        self.command(at=(door.host, door.port), open=to_port)
         return door
 
 
@@ -102,10 +103,10 @@ class Way:
 class Here:
     """A door, where it really is."""
 
-    def __init__(self, port, to_port):
+    def __init__(self, at, to_port):
         self.to_port, self.links = to_port, set()
         self.is_open = {"up": asyncio.Event(), "down": asyncio.Event()}
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        self.listener = socket.create_server(at, backlog=512)
         self.listener.setblocking(False)
         self.set(AT_ONCE)
         self.task = asyncio.create_task(self.accept())
@@ -165,12 +166,13 @@ async def serve():
         if not line:
             return
         what = json.loads(line)
+        at = tuple(what["at"])
         if "open" in what:
-            doors[what["port"]] = Here(what["port"], what["open"])
+            doors[at] = Here(at, what["open"])
         elif "set" in what:
-            doors[what["port"]].set(what["set"])
+            doors[at].set(what["set"])
         else:
-            doors[what["port"]].reset()
+            doors[at].reset()
         await asyncio.sleep(0)
         print("done", flush=True)
 
