@@ -20,9 +20,7 @@
 
 /* ---- clients (kafka_client.c) ---- */
 
-/* A patient producer gathers for half a millisecond: its records come in bursts, and librdkafka
- * would send the first of each alone to each partition. */
-enum kafka_role { KAFKA_PRODUCER, KAFKA_PATIENT_PRODUCER, KAFKA_CONSUMER };
+enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER };
 
 /* Properties of the config for this role, ours under them; its log goes to ours, opaque is `data`.
  * NULL and *e naming the property that librdkafka refuses. Taken by kafka_client_new, else

@@ -28,7 +28,7 @@ static const struct property producer_properties[] = {
     {"acks", "all"},
     {"enable.idempotence", "true"},
     {"partitioner", "murmur2_random"}, /* as Java's clients do: one id, one partition */
-    {"linger.ms", "0"},
+    {"linger.ms", "0"}, /* what comes thick was gathered before (pace.h) */
     {"message.timeout.ms", "30000"},
     {"topic.metadata.propagation.max.ms", "5000"}, /* then a topic that is not there is missing */
     {"queue.buffering.max.messages", "1000000"},
@@ -132,8 +132,6 @@ rd_kafka_conf_t *kafka_conf(const struct config *c, enum kafka_role role, void *
 
     if (rc == 0)
         rc = set_all(conf, is_producer ? producer_properties : consumer_properties, e);
-    if (rc == 0 && role == KAFKA_PATIENT_PRODUCER)
-        rc = kafka_conf_set(conf, "linger.ms", "0.5", e);
     if (rc == 0)
         rc = set_sizes(conf, c, role, e);
     if (rc == 0)

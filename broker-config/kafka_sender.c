@@ -76,8 +76,7 @@ static void forget_topics(struct kafka_sender *s)
 
 static int start(struct kafka_sender *s, struct err *e)
 {
-    enum kafka_role role = s->o.is_patient ? KAFKA_PATIENT_PRODUCER : KAFKA_PRODUCER;
-    rd_kafka_conf_t *conf = kafka_conf(s->o.config, role, s, e);
+    rd_kafka_conf_t *conf = kafka_conf(s->o.config, KAFKA_PRODUCER, s, e);
     int rc;
 
     if (!conf)
@@ -89,7 +88,7 @@ static int start(struct kafka_sender *s, struct err *e)
     }
     rd_kafka_conf_set_dr_msg_cb(conf, on_report);
     rd_kafka_conf_set_error_cb(conf, on_error);
-    s->rk = kafka_client_new(role, conf, e);
+    s->rk = kafka_client_new(KAFKA_PRODUCER, conf, e);
     if (!s->rk)
         return ERR_INVALID;
     wake_by(s);
