@@ -8,7 +8,7 @@
 /* Unfinished jobs that a run keeps in the log, at most: enough to fill any worker, and what memory
  * and disk pay for. */
 #define FILERUN_WINDOW 2048
-#define FILERUN_GROUP 256 /* lines a publish */
+#define FILERUN_GROUP 512 /* lines a publish */
 
 enum filerun_thread { FILERUN_READER, FILERUN_WRITER, FILERUN_THREADS };
 
