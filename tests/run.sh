@@ -77,4 +77,4 @@ done
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$PWD/tests/tsan.supp:second_deadlock_stack=1:report_thread_leaks=0}
-ctest --test-dir "$out" --output-on-failure -j "${JOBS:-4}" "$@"
+ctest --test-dir "$out" --no-label-summary --output-on-failure -j "${JOBS:-4}" "$@"
