@@ -368,7 +368,7 @@ void due_flush(struct worker *w)
     while (!list_is_empty(&w->due.ready) && w->due.n_out < OUT_MAX && !w->is_stopping &&
            !w->due.is_behind && w->is_control_read && broker_has_lease(w->broker))
         read_group(w);
-    outbox_flush(&w->due.outbox);
+    outbox_flush(&w->due.outbox, true);
 }
 
 static void on_due(struct heap_node *node, void *data)

@@ -16,7 +16,7 @@ struct shipment {
 
 static void on_timer(uv_timer_t *timer)
 {
-    outbox_flush(timer->data);
+    outbox_flush(timer->data, true);
 }
 
 void outbox_init(struct outbox *b, struct broker *broker, struct inbox *inbox, uv_loop_t *loop)
@@ -114,7 +114,7 @@ static void on_ack(struct publish *p, int code)
     inbox_post(s->b->inbox, &s->m);
 }
 
-static struct shipment *pack(struct outbox *b, size_t n)
+static struct shipment *pack(struct outbox *b, size_t n, bool is_patient)
 {
     struct shipment *s = xcalloc(1, sizeof *s + n * sizeof s->records[0]);
     size_t i;
@@ -127,8 +127,8 @@ static struct shipment *pack(struct outbox *b, size_t n)
     }
     s->b = b;
     s->m.on_receive = on_acknowledged;
-    s->publish = (struct publish){
-        .records = s->records, .n = n, .on_ack = on_ack, .is_patient = true};
+    s->publish =
+        (struct publish){.records = s->records, .n = n, .on_ack = on_ack, .is_patient = is_patient};
     return s;
 }
 
@@ -142,7 +142,7 @@ static void unpack(struct outbox *b, struct shipment *s)
     free(s);
 }
 
-void outbox_flush(struct outbox *b)
+void outbox_flush(struct outbox *b, bool is_patient)
 {
     struct shipment *s;
     size_t n;
@@ -150,7 +150,7 @@ void outbox_flush(struct outbox *b)
 
     while (b->n_pending > 0 && !uv_is_active((uv_handle_t *)&b->timer)) {
         n = b->n_pending < A_PUBLISH ? b->n_pending : A_PUBLISH;
-        s = pack(b, n);
+        s = pack(b, n, is_patient);
         code = broker_publish(b->broker, &s->publish);
         if (code < 0) {
             unpack(b, s);

@@ -29,8 +29,9 @@ struct outbox {
 
 void outbox_init(struct outbox *b, struct broker *broker, struct inbox *inbox, uv_loop_t *loop);
 void outbox_add(struct outbox *b, struct outgoing *o);
-/* Publishes what is pending, unless suspended. Called at the end of each turn. */
-void outbox_flush(struct outbox *b);
+/* Publishes what is pending, unless suspended. Called at the end of each turn. is_patient: more is
+ * to be expected soon, for which a busy log may let this wait. */
+void outbox_flush(struct outbox *b, bool is_patient);
 /* Gives up on what is not with the broker yet, and on failures from now on: on_sent(ERR_CLOSED). */
 void outbox_drop(struct outbox *b);
 

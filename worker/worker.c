@@ -97,7 +97,7 @@ static void end_turn(struct worker *w)
         w->is_pump_due = false;
         pump(w);
     }
-    outbox_flush(&w->outbox);
+    outbox_flush(&w->outbox, w->n_runs > 0);
     metric_set(METRIC_JOBS_RUNNING, w->n_runs);
     metric_set(METRIC_JOBS_WAITING, (int64_t)w->tasks.n - w->n_runs - w->n_ending);
     w->wall_ms = 0;

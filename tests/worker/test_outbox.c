@@ -90,7 +90,7 @@ static void add(struct box *b, const char *key)
 /* One turn: what is pending goes out, what was taken is acknowledged. */
 static void turn(struct box *b)
 {
-    outbox_flush(&b->out);
+    outbox_flush(&b->out, false);
     acknowledge(&b->fake);
     inbox_drain(b->inbox);
 }
@@ -182,7 +182,7 @@ TEST(dropping_gives_up_what_cannot_be_written)
     b.fake.fail = 1;
     b.fake.code = ERR_IO;
     add(&b, "A");
-    outbox_flush(&b.out); /* with the broker */
+    outbox_flush(&b.out, false); /* with the broker */
     add(&b, "B");
     outbox_drop(&b.out);
     CHECK_STR(str_of(sent, n_sent), "b");

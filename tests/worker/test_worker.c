@@ -68,6 +68,42 @@ TEST(many_jobs_end_once_each)
     close_bench(&b);
 }
 
+/* The log's own publish, counting those of the worker that it may hold up for company. */
+static const struct broker_ops *log_ops;
+static int n_patient;
+
+static int count_patient(struct broker *b, struct publish *p)
+{
+    n_patient += p->is_patient;
+    return log_ops->publish(b, p);
+}
+
+TEST(only_what_others_follow_may_be_held_up)
+{
+    struct bench b;
+    struct broker_ops ops;
+    char job[64];
+    int i;
+
+    open_bench(&b, fast, "");
+    log_ops = b.r.broker->ops;
+    ops = *log_ops;
+    ops.publish = count_patient;
+    b.r.broker->ops = &ops;
+    rig_start_worker(&b.r);
+    for (i = 0; i < 10; i++) {
+        snprintf(job, sizeof job, "{\"id\":\"%d\",\"model\":\"stub\",\"prompt\":\"p\"}", i);
+        rig_submit(&b.r, job);
+        rig_until_ended(&b.r, i + 1);
+    }
+    CHECK_INT(n_patient, 0);
+    rig_submit_many(&b.r, "j", 100, "\"model\":\"stub\"");
+    rig_until_ended(&b.r, 110);
+    CHECK(n_patient > 0);
+    b.r.broker->ops = log_ops;
+    close_bench(&b);
+}
+
 TEST(a_worker_without_a_store_forgets_what_has_ended)
 {
     struct live_view view;
