@@ -140,7 +140,7 @@ def throughput(bench):
           f"speed {speed / speed0:.2f} CPU {cpu / cpu0:.2f}")
 
 
-def lone_ms(place):
+def lone_ms(place, pause_s):
     """Posted at the first gateway and waited for at the last."""
     here, there = (http.client.HTTPConnection("127.0.0.1", place.ports[i]) for i in (0, -1))
     times = []
@@ -152,14 +152,16 @@ def lone_ms(place):
         times.append((time.perf_counter() - start) * 1000)
         if job["status"] != "succeeded":
             sys.exit(f"the job ended {job['status']}")
-        time.sleep(LONE_S)
+        time.sleep(pause_s)
     return statistics.median(times)
 
 
-def hop_ms(bench):
+def hop_ms(bench, pause_s):
     """One record from a producer to a consumer that waits for it."""
-    bench.kafka.client().create("hop", 1)
-    done = subprocess.run([os.path.join(bench.args.build, "hop"), bench.kafka.servers, "hop", str(LONE_JOBS)],
+    pause_ms = str(round(pause_s * 1000))
+    topic = f"hop-{pause_ms}"
+    bench.kafka.client().create(topic, 1)
+    done = subprocess.run([os.path.join(bench.args.build, "hop"), bench.kafka.servers, topic, str(LONE_JOBS), pause_ms],
                           stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
 
@@ -169,13 +171,19 @@ def lone(bench):
     with Stub(bench) as stub:
         with Cluster(bench, stub.url) as cluster:
             run_batch(cluster, "bench", 20000)  # the broker's code is compiled as it gets warm
-        engine, hop = engine_ms(stub.url), hop_ms(bench)
-        with Embedded(bench, stub.url) as up:
-            embedded = lone_ms(up)
-        with Cluster(bench, stub.url, gateways=2) as cluster:
-            kafka = lone_ms(cluster)
-    print(f"  engine's own {engine:.2f} ms, a bare hop over the broker {hop:.2f}; embedded {embedded:.2f}; Kafka "
-          f"{kafka:.2f}: {kafka - engine:.2f} over the engine's (aim 4), {kafka - engine - 2 * hop:.2f} over two hops")
+        for pause_s in 0, LONE_S:
+            lone_row(bench, stub.url, pause_s)
+
+
+def lone_row(bench, url, pause_s):
+    engine, hop = engine_ms(url, pause_s), hop_ms(bench, pause_s)
+    with Embedded(bench, url) as up:
+        embedded = lone_ms(up, pause_s)
+    with Cluster(bench, url, gateways=2) as cluster:
+        kafka = lone_ms(cluster, pause_s)
+    print(f"  {pause_s * 1000:.0f} ms after the one before: engine's own {engine:.2f} ms, a bare hop over the broker "
+          f"{hop:.2f}; embedded {embedded:.2f}; Kafka {kafka:.2f}: {kafka - engine:.2f} over the engine's (aim 4), "
+          f"{kafka - engine - 2 * hop:.2f} over two hops (3.3)", flush=True)
 
 
 def flight(bench):
@@ -207,9 +215,9 @@ def submit(place, name, n, tenant):
     return time.monotonic() - start
 
 
-def poll_ms(place, name, n):
-    """GET of jobs here and there in a batch of n lines."""
-    conn, times = http.client.HTTPConnection("127.0.0.1", place.ports[0]), []
+def poll_ms(conn, name, n):
+    """GET of jobs here and there among n."""
+    times = []
     for i in range(0, n, max(1, n // 500)):
         start = time.perf_counter()
         call(conn, "GET", f"/api/v1/jobs/{name}-{i}?tenant=many")
@@ -230,8 +238,8 @@ def queue_row(bench, url, n):
         worker.stop()
         seconds = [submit(cluster, f"m{i}", step, "many") for i in range(n // step)]
         submit(cluster, "few", 10, "few")
-        poll = poll_ms(cluster, "m0", step)
         conn = http.client.HTTPConnection("127.0.0.1", cluster.ports[0])
+        poll = poll_ms(conn, "m0", step)
         start, few, first, last = time.monotonic(), None, None, 0
         worker.start()
         while few is None:
@@ -320,16 +328,6 @@ def read_backlog(worker, n, started):
     return time.monotonic() - started
 
 
-def get_ms(conn, n):
-    """GET of jobs here and there among n."""
-    times = []
-    for i in range(0, n, max(1, n // 500)):
-        start = time.perf_counter()
-        call(conn, "GET", f"/api/v1/jobs/many-{i}?tenant=many")
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
-
-
 def ask_gateway(bench, world, n):
     """What a client meets while n jobs wait, once the gateway has read of them."""
     started = time.monotonic()
@@ -338,7 +336,7 @@ def ask_gateway(bench, world, n):
         time.sleep(0.5)
     world.ports = [world.gateways[0].port]
     behind_s = time.monotonic() - started
-    poll = get_ms(conn, n)
+    poll = poll_ms(conn, "many", n)
     seconds = [submit(world, f"s{i}", 1000, "third") for i in range(10)]
     print(f"  {n:8} wait: the gateway had read of them after {behind_s:.0f} s more, {peak_mb(world.gateways[0].process.pid):.0f} "
           f"MB; GET {poll:.2f} ms, submit {1000 / statistics.median(seconds):.0f} jobs/s", flush=True)

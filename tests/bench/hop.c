@@ -1,13 +1,13 @@
-/* What a hop over Kafka takes by itself: hop SERVERS TOPIC [N]. One record at a time, 30 ms apart,
- * from produce to the consumer that waits for it, on a topic of one partition. Prints the median in
- * ms. */
+/* What a hop over Kafka takes by itself: hop SERVERS TOPIC N PAUSE_MS. N records, one at a time,
+ * from produce to the consumer that waits for it, on an empty topic of one partition. Prints the
+ * median in ms. */
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PAUSE_US = 30000, WAIT_MS = 10000, RECORD_BYTES = 600 };
+enum { WAIT_MS = 10000, RECORD_BYTES = 600 };
 
 static double now_ms(void)
 {
@@ -64,13 +64,14 @@ static int compare(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-    size_t n = argc > 3 ? strtoul(argv[3], NULL, 10) : 200, i;
+    size_t n = argc == 5 ? strtoul(argv[3], NULL, 10) : 0, i;
+    useconds_t pause_us = argc == 5 ? (useconds_t)strtoul(argv[4], NULL, 10) * 1000 : 0;
     double *ms = calloc(n ? n : 1, sizeof *ms);
     rd_kafka_t *producer, *consumer;
     rd_kafka_topic_t *out, *in;
 
-    if (argc < 3 || n == 0 || !ms) {
-        fprintf(stderr, "usage: hop SERVERS TOPIC [N]\n");
+    if (n == 0 || !ms) {
+        fprintf(stderr, "usage: hop SERVERS TOPIC N PAUSE_MS\n");
         return 2;
     }
     producer = client(RD_KAFKA_PRODUCER, argv[1]);
@@ -80,7 +81,7 @@ int main(int argc, char **argv)
     rd_kafka_consume_start(in, 0, RD_KAFKA_OFFSET_BEGINNING);
     for (i = 0; i < n; i++) {
         ms[i] = hop(producer, out, in);
-        usleep(PAUSE_US);
+        usleep(pause_us);
     }
     qsort(ms, n, sizeof *ms, compare);
     printf("%.3f\n", ms[n / 2]);
