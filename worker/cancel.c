@@ -96,7 +96,7 @@ static void cancel(struct worker *w, struct str tenant, struct str id)
     struct task *t = tasks_find(&w->tasks, hash, NULL), *next;
 
     if (broker_is_shared(w->broker))
-        settled_add(&w->settled, tenant, id, 0); /* its record may come yet */
+        settled_add(&w->settled, hash, tenant, id, 0); /* its record may come yet */
     due_cancel(w, tenant, id);
     for (; t; t = next) {
         next = tasks_find(&w->tasks, hash, t);

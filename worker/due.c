@@ -427,7 +427,7 @@ static void take_job(struct worker *w, const struct record *r, const struct job 
 {
     struct entry *entry = find(w, job->tenant, job->id);
 
-    if (settled_has(&w->settled, job->tenant, job->id))
+    if (settled_has(&w->settled, tasks_hash(&w->tasks, job->tenant, job->id), job->tenant, job->id))
         erase(w, r->key);
     else if (entry)
         again(w, r, job, entry);

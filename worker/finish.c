@@ -62,8 +62,8 @@ static void on_sent(struct outgoing *o, int code)
     }
     log_debug("ended", LS("id", r->out.record.key), LI("code", code));
     if (code == 0 && broker_is_shared(w->broker))
-        settled_add(&w->settled, r->out.record.headers[HEADER_TENANT], r->out.record.key,
-                    r->task->body->mark);
+        settled_add(&w->settled, r->task->id_hash, r->out.record.headers[HEADER_TENANT],
+                    r->out.record.key, r->task->body->mark);
     if (!w->has_store)
         live_end(w->live, r->out.record.headers[HEADER_TENANT], r->out.record.key);
     if (code != 0 && code != ERR_EXISTS) /* it had ended already: the store counts that */

@@ -103,8 +103,9 @@ void intake_keep(struct worker *w, const struct job *j, const char *codez, struc
 /* ---- load.c: which waiting jobs are in memory ---- */
 void load_init(struct worker *w);
 void load_release(struct worker *w);
-/* Whether there is room for the body of an arriving task; if so, gives it. Before it is queued. */
-bool load_wants(struct worker *w, const struct task *t);
+/* Whether there is room for the body of an arriving task, which load_give then hands over. Before
+ * the task is queued. */
+bool load_wants(const struct worker *w, const struct task *t);
 void load_give(struct worker *w, struct task *t, struct job *job, size_t bytes); /* takes job */
 /* Reads more of a flow when few of its tasks are ready. */
 void load_flow(struct worker *w, struct flow *f);

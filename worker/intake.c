@@ -199,7 +199,8 @@ static void take(struct worker *w, struct arrival *a)
                     "the job's deadline passed before it ended");
         return;
     }
-    if (load_wants(w, t))
+    w->loader.is_past = !load_wants(w, t);
+    if (!w->loader.is_past)
         load_give(w, t, give(w, a), r->value.n);
     if (deadline)
         waiting_set_deadline(w, t, deadline);
@@ -255,11 +256,12 @@ static bool is_repeat(struct worker *w, const struct record *r, struct job *job)
     enum settled_as settled;
     uint32_t mark;
 
-    if (!broker_is_shared(w->broker) || (!first && !settled_has(&w->settled, job->tenant, job->id)))
+    if (!broker_is_shared(w->broker) ||
+        (!first && !settled_has(&w->settled, hash, job->tenant, job->id)))
         return false;
     job_take_digest(job, r->headers[HEADER_DIGEST]);
     mark = settled_mark_of(job);
-    settled = settled_look(&w->settled, job->tenant, job->id, mark);
+    settled = settled_look(&w->settled, hash, job->tenant, job->id, mark);
     log_info("repeat_dropped", LS("id", job->id), LI("partition", r->at.partition),
              LI("offset", r->at.offset));
     if (first ? is_other(first, job, mark) : settled == SETTLED_OTHER)
@@ -336,7 +338,7 @@ static void on_ended(void *data, struct str tenant, struct str id, struct str di
 {
     struct worker *w = data;
 
-    settled_add(&w->settled, tenant, id, settled_mark(digest));
+    settled_add(&w->settled, tasks_hash(&w->tasks, tenant, id), tenant, id, settled_mark(digest));
 }
 
 /* ---- which queues ---- */

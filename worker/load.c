@@ -90,13 +90,12 @@ static void may_drop(struct worker *w, struct task *t)
     list_push(&w->loader.loaded[t->flow->key.class], &t->body->loaded);
 }
 
-bool load_wants(struct worker *w, const struct task *t)
+bool load_wants(const struct worker *w, const struct task *t)
 {
     const struct flow *f = t->flow;
 
     /* a flow's first task is kept even so: it may be of a class that everything waits for */
-    w->loader.is_past = f->cold || f->n_reading > 0 || (is_full(w) && f->n > 0);
-    return !w->loader.is_past;
+    return !f->cold && f->n_reading == 0 && (!is_full(w) || f->n == 0);
 }
 
 void load_give(struct worker *w, struct task *t, struct job *job, size_t bytes)

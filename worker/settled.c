@@ -80,31 +80,10 @@ static struct settled_key *find(struct settled_key *slots, struct settled_key k)
     return &slots[at];
 }
 
-static uint64_t mix(uint64_t h, struct str s)
-{
-    uint64_t word;
-    size_t i, n;
-
-    for (i = 0; i < s.n; i += sizeof word) {
-        n = s.n - i < sizeof word ? s.n - i : sizeof word;
-        word = n;
-        memcpy(&word, s.p + i, n);
-        h = (h ^ word) * 0x9FB21C651E98DF25U;
-        h ^= h >> 32;
-    }
-    return h;
-}
-
-/* Who chooses ids so that their hints meet makes looks a little slower, no more. */
-static size_t hint_of(struct str tenant, struct str id)
-{
-    return mix(mix(tenant.n, tenant), id) % HINTS;
-}
-
-void settled_add(struct settled *s, struct str tenant, struct str id, uint32_t mark)
+void settled_add(struct settled *s, uint64_t hash, struct str tenant, struct str id, uint32_t mark)
 {
     struct settled_key k = settled_key(tenant, id), *slot;
-    size_t hint = hint_of(tenant, id);
+    size_t hint = hash % HINTS;
 
     k.mark = mark;
     if (s->n_young == SETTLED_MAX) {
@@ -137,10 +116,10 @@ static enum settled_as look(struct settled_ids *ids, struct settled_key k)
     return slot->mark && k.mark && slot->mark != k.mark ? SETTLED_OTHER : SETTLED_SAME;
 }
 
-enum settled_as settled_look(const struct settled *s, struct str tenant, struct str id,
-                             uint32_t mark)
+enum settled_as settled_look(const struct settled *s, uint64_t hash, struct str tenant,
+                             struct str id, uint32_t mark)
 {
-    size_t hint = hint_of(tenant, id);
+    size_t hint = hash % HINTS;
     struct settled_key k;
     enum settled_as as;
 
@@ -152,7 +131,7 @@ enum settled_as settled_look(const struct settled *s, struct str tenant, struct 
     return as == SETTLED_NOT ? look(s->old, k) : as;
 }
 
-bool settled_has(const struct settled *s, struct str tenant, struct str id)
+bool settled_has(const struct settled *s, uint64_t hash, struct str tenant, struct str id)
 {
-    return settled_look(s, tenant, id, 0) != SETTLED_NOT;
+    return settled_look(s, hash, tenant, id, 0) != SETTLED_NOT;
 }

@@ -38,7 +38,8 @@ void settled_release(struct settled *s);
 /* What settled keeps of a digest, by its hex digits; 0 when these are none. */
 uint32_t settled_mark(struct str digits);
 uint32_t settled_mark_of(const struct job *j);
-void settled_add(struct settled *s, struct str tenant, struct str id, uint32_t mark);
-enum settled_as settled_look(const struct settled *s, struct str tenant, struct str id,
-                             uint32_t mark);
-bool settled_has(const struct settled *s, struct str tenant, struct str id);
+/* hash: tasks_hash of tenant and id. */
+void settled_add(struct settled *s, uint64_t hash, struct str tenant, struct str id, uint32_t mark);
+enum settled_as settled_look(const struct settled *s, uint64_t hash, struct str tenant,
+                             struct str id, uint32_t mark);
+bool settled_has(const struct settled *s, uint64_t hash, struct str tenant, struct str id);

@@ -63,6 +63,43 @@ TEST(takes_what_rfc_8259_takes)
     CHECK_INT(e.code, 0);
 }
 
+/* Strings are read in blocks: each place in one is another case. */
+TEST(a_special_byte_is_seen_at_each_place_of_a_long_string)
+{
+    enum { LONGEST = 48 };
+    static const struct {
+        struct str bytes;
+        bool is_valid;
+    } special[] = {
+        {STR_INIT("\\n"), true},       {STR_INIT("\\u00e9"), true},
+        {STR_INIT("\xC3\xA9"), true},  {STR_INIT("\x7F"), true},
+        {STR_INIT("\x1F"), false},     {STR_INIT("\x00"), false},
+        {STR_INIT("\\x"), false},      {STR_INIT("\""), false},
+        {STR_INIT("\x80"), false},     {STR_INIT("\xC3("), false},
+        {STR_INIT("\xF5\x80"), false}, {STR_INIT("\xED\xA0\x80"), false},
+    };
+    static const char plain[LONGEST + 1] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV";
+    struct err e = {0};
+    struct json *j;
+    struct buf b;
+    size_t i, at;
+
+    buf_init(&b, 2 * LONGEST);
+    for (i = 0; i < sizeof special / sizeof special[0]; i++)
+        for (at = 0; at <= LONGEST; at++) {
+            b.n = 0;
+            buf_addc(&b, '"');
+            buf_add(&b, plain, at);
+            buf_adds(&b, special[i].bytes);
+            buf_add(&b, plain + at, LONGEST - at);
+            buf_addc(&b, '"');
+            j = parse(buf_str(&b), &e);
+            CHECK_INT(j != NULL, special[i].is_valid);
+            json_free(j);
+        }
+    buf_release(&b);
+}
+
 static const struct {
     struct str text;
     const char *whyz; /* after "invalid JSON at byte " */

@@ -17,14 +17,18 @@ def n_answered(d):
     return sum(engine.stats()["sent"] for engine in d.engines)
 
 
-def killed(d, world, faults):
-    """Each worker is killed once, in the middle of its jobs; both at once, so that one is not left that
-    knows what the other has done."""
-    ids = [f"j{i}" for i in range(600)]
+def submit(world, prefix):
+    ids = [f"{prefix}{i}" for i in range(600)]
     status, _ = world.until_answered("POST", "/api/v1/jobs", [
         {"id": i, "model": "stub", "prompt": f"key={i} go"} for i in ids])
     assert status == 200, status
     world.accepted.update(ids)
+
+
+def killed(d, world, faults):
+    """Each worker is killed once, in the middle of its jobs; both at once, so that one is not left that
+    knows what the other has done."""
+    submit(world, "j")
     for _ in range(2):
         n = n_answered(d)
         wait_for("some answers", END_S, lambda: n_answered(d) >= n + 100)
@@ -46,11 +50,7 @@ def cancelled(d, world, faults):
 def streamed(d, world, faults):
     """The gateway is killed twice under its subscribers."""
     world.subscribe()
-    ids = [f"s{i}" for i in range(600)]
-    status, _ = world.until_answered("POST", "/api/v1/jobs", [
-        {"id": i, "model": "stub", "prompt": f"key={i} go"} for i in ids])
-    assert status == 200, status
-    world.accepted.update(ids)
+    submit(world, "s")
     for _ in range(2):
         n = len(world.streams[0].events)
         wait_for("some events", END_S, lambda: len(world.streams[0].events) >= n + 50)

@@ -17,12 +17,11 @@ os.environ.setdefault("CHAOS_KILLS", "40")
 import rig_distributed as rig  # noqa: E402
 from distributed import SESSION_MS, Distributed  # noqa: E402
 from judge_distributed import CANCELLED_WITHIN_US, Fault, Judge  # noqa: E402
-from judge_redis import Subscriber, check_redis  # noqa: E402
 from kafka import KafkaCluster  # noqa: E402
 from network import Network  # noqa: E402
 from redis import RedisServer  # noqa: E402
 from rig import RANDOM, Folder, Thread, mono_us  # noqa: E402
-from rig_network import DoorFaults  # noqa: E402
+from rig_network import DoorFaults, judged  # noqa: E402
 
 GATEWAYS, WORKERS = 2, rig.WORKERS
 MEMBERS = ["gateway%d" % i for i in range(GATEWAYS)] + ["worker%d" % i for i in range(WORKERS)]
@@ -136,35 +135,13 @@ class NetworkJudge(Judge):
         return any(f.kind == "engine" and self.is_hit(f, call) for f in self.faults[worker])
 
 
-def judged(d):
-    world, faults, tails = rig.World(d), NetworkFaults(d), rig.Tails(d)
-    subscriber = Subscriber(d.redis, d.folder)
-    lasts_s = rig.FAULTS * GAP_S / 2
-    clients = [Thread(rig.client, world, f"c{n}", lasts_s) for n in range(rig.CLIENTS)]
-    reader = Thread(rig.follow, world)
-    world.subscribe()
-    started = time.monotonic()
-    faults.run()
-    print(f"{len(faults.told)} faults in {time.monotonic() - started:.0f} s; {faults.report()}",
-          flush=True)
-    world.is_over = True
-    for thread in clients:
-        thread.join(rig.PATIENCE_S)
-    rig.settle(world, tails, reader)
-    reader.join(30)
-    judge = rig.judge_all(d, world, faults, tails, NetworkJudge)
-    check_redis(judge, d.redis, subscriber, is_all_heard=True)
-    print(f"{world.report()}; {time.monotonic() - started:.0f} s")
-    return judge
-
-
 def main():
     folder = Folder("network")
     with Network() as network, RedisServer() as redis, \
             KafkaCluster(doors=[name.upper() for name in MEMBERS]) as kafka, \
             Networked(kafka, network, redis) as d:
         try:
-            judged(d).require()
+            judged(d, NetworkFaults(d), rig.FAULTS * GAP_S / 2, NetworkJudge).require()
         except BaseException:
             shutil.copytree(d.folder, folder("world"))
             raise

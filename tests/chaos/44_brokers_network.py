@@ -21,12 +21,11 @@ os.environ.setdefault("CHAOS_KILLS", "24")
 import rig_distributed as rig  # noqa: E402
 from distributed import SESSION_MS  # noqa: E402
 from judge_distributed import Fault, Judge  # noqa: E402
-from judge_redis import Subscriber, check_redis  # noqa: E402
 from kafka import LINKED, KafkaCluster, link_host  # noqa: E402
 from network import Network  # noqa: E402
 from redis import RedisServer  # noqa: E402
 from rig import RANDOM, Folder, Thread, mono_us  # noqa: E402
-from rig_network import DoorFaults  # noqa: E402
+from rig_network import DoorFaults, judged  # noqa: E402
 
 GATEWAYS, BROKERS = 2, 3
 GAP_S = 4.0         # the longest pause between the beginnings of two faults
@@ -60,6 +59,7 @@ class LinkFaults(DoorFaults):
                 time.sleep(0.1)
         for thread in self.threads:
             thread.join(rig.PATIENCE_S)
+        self.watch.stop()
 
     def what_comes(self, i):
         hows = self.cut, self.half_open, self.one_way, self.reset, self.slow
@@ -153,28 +153,6 @@ class LinkJudge(Judge):
             None)
 
 
-def judged(d, doors):
-    world, tails, watch = rig.World(d), rig.Tails(d), Watch(d.kafka)
-    faults = LinkFaults(doors, watch, d.prefix + ".workers")
-    subscriber = Subscriber(d.redis, d.folder)
-    clients = [Thread(rig.client, world, f"c{n}", rig.FAULTS * FAULT_S) for n in range(rig.CLIENTS)]
-    reader = Thread(rig.follow, world)
-    world.subscribe()
-    started = time.monotonic()
-    faults.run()
-    print(f"{len(faults.told)} faults in {time.monotonic() - started:.0f} s; {faults.report()}", flush=True)
-    watch.stop()
-    world.is_over = True
-    for thread in clients:
-        thread.join(rig.PATIENCE_S)
-    rig.settle(world, tails, reader)
-    reader.join(30)
-    judge = rig.judge_all(d, world, faults, tails, LinkJudge)
-    check_redis(judge, d.redis, subscriber, is_all_heard=True)
-    print(f"{world.report()}; {time.monotonic() - started:.0f} s")
-    return judge
-
-
 def links(network, kafka):
     return {(here.node_id, there.node_id, listener):
             network.door(there.ports[listener], there.ports[listener], link_host(here, there))
@@ -188,7 +166,8 @@ def main():
         doors = links(network, kafka)
         with kafka, rig.distributed(kafka, GATEWAYS, 50, 150, redis=redis) as d:
             try:
-                judged(d, doors).require()
+                faults = LinkFaults(doors, Watch(kafka), d.prefix + ".workers")
+                judged(d, faults, rig.FAULTS * FAULT_S, LinkJudge).require()
             except BaseException:
                 shutil.copytree(d.folder, folder("world"))
                 for broker in kafka.brokers:

@@ -1,9 +1,11 @@
-"""What is done to the doors of tests/lib/network.py, for the chaos tests of networks."""
+"""The chaos tests of networks: what is done to the doors of tests/lib/network.py, and a run under it."""
 import collections
 import threading
 import time
 
-from rig import RANDOM
+import rig_distributed as rig
+from judge_redis import Subscriber, check_redis
+from rig import RANDOM, Thread
 
 
 class DoorFaults:
@@ -54,3 +56,23 @@ class DoorFaults:
     def report(self):
         n = collections.Counter((f.name.rstrip("0123456789"), f.kind) for f in self.told)
         return ", ".join(f"{name} {kind}: {k}" for (name, kind), k in sorted(n.items()))
+
+
+def judged(d, faults, lasts_s, judge_class):
+    """Clients send jobs for about so long, and faults.run() does its worst meanwhile."""
+    world, tails, subscriber = rig.World(d), rig.Tails(d), Subscriber(d.redis, d.folder)
+    clients = [Thread(rig.client, world, f"c{n}", lasts_s) for n in range(rig.CLIENTS)]
+    reader = Thread(rig.follow, world)
+    world.subscribe()
+    started = time.monotonic()
+    faults.run()
+    print(f"{len(faults.told)} faults in {time.monotonic() - started:.0f} s; {faults.report()}", flush=True)
+    world.is_over = True
+    for thread in clients:
+        thread.join(rig.PATIENCE_S)
+    rig.settle(world, tails, reader)
+    reader.join(30)
+    judge = rig.judge_all(d, world, faults, tails, judge_class)
+    check_redis(judge, d.redis, subscriber, is_all_heard=True)
+    print(f"{world.report()}; {time.monotonic() - started:.0f} s")
+    return judge
