@@ -8,6 +8,7 @@
 #include "base/test_hook.h"
 #include "broker-config/kafka_read.h"
 #include "broker-config/offsets_code.h"
+#include <stdlib.h>
 
 enum {
     COMMITTED_MS = 2000,
@@ -149,8 +150,9 @@ static rd_kafka_resp_err_t scan(struct kafka_reader *r, const struct topics *t,
 static rd_kafka_resp_err_t read_completions(struct kafka_reader *r, const struct topics *t,
                                             struct kafka_check *check, struct count *count)
 {
-    int64_t first, end, from = INT64_MAX;
-    rd_kafka_resp_err_t err = kafka_reader_bounds(r, TOPIC_COMPLETIONS, 0, &first, &end);
+    struct kafka_bounds all = {.topic = TOPIC_COMPLETIONS};
+    rd_kafka_resp_err_t err = kafka_reader_bounds(r, &all, 1);
+    int64_t from = INT64_MAX;
     struct kafka_start *s;
     size_t i;
 
@@ -158,36 +160,52 @@ static rd_kafka_resp_err_t read_completions(struct kafka_reader *r, const struct
         s = &check->starts[i];
         if (!is_committed(s))
             continue;
-        if (s->feed_end > end) /* another topic of that name */
+        if (s->feed_end > all.end) /* another topic of that name */
             s->feed_end = 0;
         if (s->feed_end < from)
             from = s->feed_end;
     }
-    if (from > end) /* of `scheduled` alone: the recent ones */
-        from = end;
+    if (from > all.end) /* of `scheduled` alone: the recent ones */
+        from = all.end;
     from = from > RECENT ? from - RECENT : 0;
     if (!err && !HOOK_SKIP("takeover"))
-        err = scan(r, t, check, from > first ? from : first, end, count);
+        err = scan(r, t, check, from > all.first ? from : all.first, all.end, count);
     for (i = 0; i < check->n && !err; i++)
-        check->starts[i].feed_end = end;
+        check->starts[i].feed_end = all.end;
     return err;
 }
 
 /* ---- all of it ---- */
 
+static rd_kafka_resp_err_t read_bounds(struct kafka_reader *r, struct kafka_check *check)
+{
+    struct kafka_bounds *b = xcalloc(check->n, sizeof *b);
+    rd_kafka_resp_err_t err;
+    size_t i;
+
+    for (i = 0; i < check->n; i++) {
+        b[i].topic = check->starts[i].topic;
+        b[i].partition = check->starts[i].partition;
+    }
+    err = kafka_reader_bounds(r, b, check->n);
+    for (i = 0; i < check->n && !err; i++) {
+        check->starts[i].low = b[i].first;
+        check->starts[i].target = b[i].end;
+    }
+    free(b);
+    return err;
+}
+
 static rd_kafka_resp_err_t try(struct kafka_reader *r, const struct topics *t,
                                struct kafka_check *check, struct count *count)
 {
-    rd_kafka_resp_err_t err = 0;
-    struct kafka_start *s;
+    rd_kafka_resp_err_t err;
     size_t i;
 
     buf_clear(&check->ended);
-    for (i = 0; i < check->n && !err; i++) {
-        s = &check->starts[i];
-        offsets_done_release(&s->done);
-        err = kafka_reader_bounds(r, s->topic, s->partition, &s->low, &s->target);
-    }
+    for (i = 0; i < check->n; i++)
+        offsets_done_release(&check->starts[i].done);
+    err = read_bounds(r, check);
     if (err || !check->member)
         return err;
     err = read_commits(t, check);

@@ -95,15 +95,63 @@ void kafka_scan_close(struct kafka_scan *s)
     s->topic = NULL;
 }
 
+/* ---- bounds ---- */
+
 /* With a handle: of topics without, librdkafka does not look again for a leader that has moved, for
  * a minute and a half. */
-rd_kafka_resp_err_t kafka_reader_bounds(struct kafka_reader *r, int topic, int32_t partition,
-                                        int64_t *first, int64_t *end)
+static rd_kafka_topic_partition_list_t *name_all(struct kafka_reader *r,
+                                                 const struct kafka_bounds *b, size_t n)
 {
-    if (!open_topic(r, topic))
-        return rd_kafka_last_error();
-    return rd_kafka_query_watermark_offsets(r->rk, topics_name(r->topics, topic), partition, first,
-                                            end, QUERY_MS);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)n);
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        open_topic(r, b[i].topic);
+        rd_kafka_topic_partition_list_add(list, topics_name(r->topics, b[i].topic), b[i].partition);
+    }
+    return list;
+}
+
+/* rd_kafka_query_watermark_offsets would do, but in 2.0.2 it waits for a broker that is down for a
+ * minute, whatever time it is given. */
+static rd_kafka_resp_err_t ask(struct kafka_reader *r, rd_kafka_topic_partition_list_t *list,
+                               int64_t which)
+{
+    rd_kafka_resp_err_t err;
+    int i;
+
+    for (i = 0; i < list->cnt; i++)
+        list->elems[i].offset = which;
+    err = rd_kafka_offsets_for_times(r->rk, list, QUERY_MS);
+    for (i = 0; i < list->cnt && !err; i++)
+        err = list->elems[i].err;
+    return err;
+}
+
+/* Its leader may be another by now. */
+static void look_for_leaders(struct kafka_reader *r)
+{
+    const struct rd_kafka_metadata *m;
+
+    if (rd_kafka_metadata(r->rk, 0, NULL, &m, QUERY_MS) == 0)
+        rd_kafka_metadata_destroy(m);
+}
+
+rd_kafka_resp_err_t kafka_reader_bounds(struct kafka_reader *r, struct kafka_bounds *b, size_t n)
+{
+    rd_kafka_topic_partition_list_t *list = name_all(r, b, n);
+    rd_kafka_resp_err_t err = ask(r, list, RD_KAFKA_OFFSET_BEGINNING);
+    size_t i;
+
+    for (i = 0; i < n && !err; i++)
+        b[i].first = list->elems[i].offset;
+    err = err ? err : ask(r, list, RD_KAFKA_OFFSET_END);
+    for (i = 0; i < n && !err; i++)
+        b[i].end = list->elems[i].offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    if (err)
+        look_for_leaders(r);
+    return err;
 }
 
 /* ---- reads ---- */

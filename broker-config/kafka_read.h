@@ -49,8 +49,14 @@ void kafka_reader_pause(struct kafka_reader *r);   /* after a failure, before th
 int kafka_scan_open(struct kafka_reader *r, struct kafka_scan *s, int topic, int32_t partition,
                     int64_t from);
 void kafka_scan_close(struct kafka_scan *s);
-/* Oldest kept, and one past the newest. */
-rd_kafka_resp_err_t kafka_reader_bounds(struct kafka_reader *r, int topic, int32_t partition,
-                                        int64_t *first, int64_t *end);
+/* A partition's oldest kept offset, and the one past its newest. */
+struct kafka_bounds {
+    int topic;
+    int32_t partition;
+    int64_t first, end;
+};
+
+/* Asks for first and end of n partitions: in 2 s each, or the error. */
+rd_kafka_resp_err_t kafka_reader_bounds(struct kafka_reader *r, struct kafka_bounds *b, size_t n);
 /* False: the reader is over. */
 bool kafka_check_run(struct kafka_reader *r, const struct topics *t, struct kafka_check *check);
