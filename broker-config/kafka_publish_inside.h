@@ -79,6 +79,7 @@ struct kafka_publisher {
     pthread_t thread;
     struct kafka_sender brief, patient;
     struct keep keep;
+    int64_t sent_us;         /* when the last group was sent */
     size_t n_open;           /* publishes without their acknowledgement */
     int64_t success_ms;      /* when the last record was delivered */
     int64_t probe_at_ms;     /* while health is bad */
