@@ -63,7 +63,7 @@ struct publish {
     size_t n;
     /* Exactly once, on a thread of the broker, once durable (code 0; see each record's code and
      * at.offset) or failed (code < 0, nothing was appended). May only hand over: post to an inbox,
-     * resume a connection. Owns p again. */
+     * resume a connection, publish. Owns p again. */
     void (*on_ack)(struct publish *p, int code);
     bool is_patient; /* a busy log may let it wait 5 ms for company (a lone one never waits) */
     struct publish *next; /* the broker's */

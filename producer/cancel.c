@@ -1,6 +1,7 @@
 #include "producer/cancel.h"
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "schema/envelope.h"
 
 enum { ENVELOPE_BYTES = 16384 };
@@ -13,15 +14,32 @@ static int verdict(const struct record *completion)
     return is_done ? 0 : completion->code;
 }
 
-static void on_ack(struct publish *p, int code)
+/* Without its order the job is cancelled all the same: what its worker still says comes too late.
+ */
+static void on_ordered(struct publish *p, int code)
+{
+    struct cancellation *c = LIST_ENTRY(p, struct cancellation, publish);
+
+    if (code < 0)
+        log_warn("cancel_order_lost", LS("id", c->job.id), LI("code", code));
+    c->on_done(c, 0);
+}
+
+static void on_ended(struct publish *p, int code)
 {
     struct cancellation *c = LIST_ENTRY(p, struct cancellation, publish);
 
     if (code == 0)
         code = verdict(&c->records[0]);
-    if (code == 0)
-        job_step(&c->job, EVENT_CANCEL);
-    c->on_done(c, code);
+    if (code < 0) {
+        c->on_done(c, code);
+        return;
+    }
+    job_step(&c->job, EVENT_CANCEL);
+    c->publish = (struct publish){.records = &c->records[1], .n = 1, .on_ack = on_ordered};
+    code = broker_publish(c->broker, &c->publish);
+    if (code < 0)
+        on_ordered(&c->publish, code);
 }
 
 /* The cancelled completion, which takes the job record's place in the log. */
@@ -83,8 +101,9 @@ int cancellation_start(struct cancellation *c, const struct gateway *g, struct r
     if (rc == 0 && (rc = make_order(c)) < 0)
         err_set(e, rc, "the cancel order cannot be written");
     if (rc == 0) {
-        c->publish = (struct publish){.records = c->records, .n = 2, .on_ack = on_ack};
-        rc = broker_publish(g->broker, &c->publish);
+        c->broker = g->broker;
+        c->publish = (struct publish){.records = c->records, .n = 1, .on_ack = on_ended};
+        rc = broker_publish(c->broker, &c->publish);
         if (rc < 0)
             err_set(e, rc,
                     rc == ERR_FULL ? "the log has no room for more at the moment"

@@ -1,6 +1,6 @@
 /* Cancelling: the `cancelled` completion (whose source is the job's record, so that it is never
- * delivered again) and the order on the control topic for the worker that may be running it, in one
- * publish. What the log has first decides. */
+ * delivered again), and when the log has it, the order on the control topic for the worker that may
+ * have the job: who reads an order may rely on the completion. What the log has first decides. */
 #pragma once
 #include "producer/gateway.h"
 #include "store/reader.h"
@@ -10,7 +10,8 @@ struct cancellation {
      * meanwhile; other: not done. */
     void (*on_done)(struct cancellation *c, int code);
     void *data;
-    struct publish publish; /* private from here */
+    struct broker *broker; /* private from here */
+    struct publish publish;
     struct job job;
     struct record records[2];
     struct buf mem[2];

@@ -194,11 +194,15 @@ class Judge:
                                        f"{self.told(name, call)}")
 
     def is_disturbed(self, name, call, late_us):
-        """The worker, or a broker, was away when the order came."""
-        from_us, to_us = late_us - 2 * CANCELLED_WITHIN_US, call.end_us or late_us
-        return any(f.begin_us <= to_us and f.end_us >= from_us - CANCELLED_WITHIN_US
-                   for who, faults in self.faults.items() if who in (name, "broker")
-                   for f in faults)
+        """The worker, or a broker, was away when the order came, or a gateway when it was to write it, which
+        it does once the end is in the log."""
+        def is_away(who, from_us, to_us):
+            return any(f.begin_us <= to_us and f.end_us >= from_us for f in self.faults[who])
+
+        from_us, to_us = late_us - 3 * CANCELLED_WITHIN_US, call.end_us or late_us
+        return is_away(name, from_us, to_us) or is_away("broker", from_us, to_us) or \
+            any(is_away(who, late_us - 2 * CANCELLED_WITHIN_US, late_us)
+                for who in list(self.faults) if who.startswith("gateway"))
 
     # ---- a gateway's store ----
 

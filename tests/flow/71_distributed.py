@@ -176,7 +176,6 @@ def test_posted_here_waited_there_cancelled_elsewhere():
         assert wait_for(ends, "both completions") == [digest] * 2
 
 
-
 def test_a_cancel_is_answered_when_the_log_has_it():
     """Not before: until then nobody knows whether the job has ended otherwise."""
     with distributed(stub=["--latency-ms", "60000"]) as d:
@@ -194,6 +193,19 @@ def test_a_cancel_is_answered_when_the_log_has_it():
         assert answers == []
         asked.join(60)
         assert answers == [202] and gateway.finished("s1")["status"] == "cancelled", answers
+
+
+def test_a_cancel_that_fails_leaves_the_job():
+    """An order without its completion would take the job from its worker, and nothing would ever end it."""
+    with distributed(workers=0) as d:
+        gateway, client, completions = d.gateways[0], KAFKA.client(), d.prefix + ".completions"
+        gateway.submit(id="kept")
+        client.admin("set", completions, "max.message.bytes=10")
+        refused = gateway.delete("/api/v1/jobs/kept")
+        assert refused.status >= 400, refused
+        client.admin("set", completions, "max.message.bytes=1048576")
+        d.add_worker()
+        assert gateway.finished("kept")["status"] == "succeeded"
 
 
 def test_a_cancelled_job_never_runs():
