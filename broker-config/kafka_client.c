@@ -28,7 +28,7 @@ static const struct property producer_properties[] = {
     {"acks", "all"},
     {"enable.idempotence", "true"},
     {"partitioner", "murmur2_random"}, /* as Java's clients do: one id, one partition */
-    {"linger.ms", "0"}, /* what comes thick was gathered before (pace.h) */
+    {"linger.ms", "5"},                /* at most: the sender flushes (kafka_sender.c) */
     {"message.timeout.ms", "30000"},
     {"topic.metadata.propagation.max.ms", "5000"}, /* then a topic that is not there is missing */
     {"queue.buffering.max.messages", "1000000"},

@@ -170,9 +170,8 @@ static void sleep_until(struct kafka_publisher *p, int64_t mono_ms) /* 0: till w
 }
 
 /* Under lock. When what has arrived is sent, monotonic: once what was sent before has landed, for
- * what waits behind five records of its partition makes librdkafka's thread poll without a pause
- * until it may go (rd_kafka_toppar_producer_serve in 2.0 to 2.12). So groups get larger where
- * Kafka gets slower, and a lone record never waits. */
+ * an idempotent producer sends no more to a partition that five records are on their way to. So
+ * groups get larger where Kafka gets slower, and a lone record never waits. */
 static int64_t departure_us(const struct kafka_publisher *p)
 {
     int64_t landed_us = is_flying(p) ? p->sent_us + FLIGHT_MS * 1000 : 0;
@@ -206,6 +205,15 @@ static bool take(struct kafka_publisher *p, struct publish **publishes,
     return is_closing;
 }
 
+/* What is reported meanwhile may be more to do: no sleep after it. */
+static void flush(struct kafka_publisher *p)
+{
+    bool has_sent = kafka_sender_flush(&p->patient);
+
+    if (kafka_sender_flush(&p->brief) || has_sent)
+        p->look_at_ms = 1;
+}
+
 static bool work(struct kafka_publisher *p)
 {
     struct publish *publishes;
@@ -217,6 +225,7 @@ static bool work(struct kafka_publisher *p)
     kafka_sender_poll(&p->patient);
     kafka_sender_poll(&p->brief);
     keep_turn(p);
+    flush(p);
     probe(p);
     return !is_closing;
 }

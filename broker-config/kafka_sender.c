@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { PURGE_POLL_MS = 100, REASON_BYTES = 512 };
+enum { PURGE_POLL_MS = 100, FLUSH_MS = 1, REASON_BYTES = 512 };
 
 static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *data)
 {
@@ -113,6 +113,7 @@ int kafka_sender_send(struct kafka_sender *s, const struct record *r, void *opaq
     if (err == RD_KAFKA_RESP_ERR__FATAL)
         return ERR_UNREACHABLE;
     s->n_flying += err == RD_KAFKA_RESP_ERR_NO_ERROR;
+    s->n_gathered += err == RD_KAFKA_RESP_ERR_NO_ERROR;
     return kafka_code(err);
 }
 
@@ -146,6 +147,19 @@ void kafka_sender_close(struct kafka_sender *s)
     forget_topics(s);
     rd_kafka_destroy(s->rk);
     s->rk = NULL;
+}
+
+/* Were each record to go as it comes (linger.ms=0), librdkafka's thread would send the first few of
+ * a partition alone, and poll without a pause until they have landed, as the rest may not follow
+ * five or more in flight (rd_kafka_toppar_producer_serve, 2.0 to 2.12). */
+bool kafka_sender_flush(struct kafka_sender *s)
+{
+    bool has_some = s->n_gathered > 0;
+
+    s->n_gathered = 0;
+    if (has_some && s->rk)
+        rd_kafka_flush(s->rk, FLUSH_MS);
+    return has_some;
 }
 
 static void start_again(struct kafka_sender *s)

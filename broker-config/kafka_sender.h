@@ -24,6 +24,7 @@ struct kafka_sender {
     rd_kafka_topic_t **known; /* all topics of the config */
     rd_kafka_t *rk;           /* NULL: to be made again */
     size_t n_flying;          /* records sent, not reported yet */
+    size_t n_gathered;        /* of these, may wait in librdkafka for a flush */
     bool is_fatal;
 };
 
@@ -32,6 +33,9 @@ int kafka_sender_open(struct kafka_sender *s, const struct kafka_sender_options 
  * try later; others, as kafka_code: for good. */
 int kafka_sender_send(struct kafka_sender *s, const struct record *r, void *opaque);
 void kafka_sender_poll(struct kafka_sender *s);
+/* What was sent since the last flush goes now, in as few requests as can be. May report, and take 1
+ * ms. False: there was nothing. */
+bool kafka_sender_flush(struct kafka_sender *s);
 /* Whether a broker answers within ms, and has the topic (NULL: any). */
 bool kafka_sender_probe(struct kafka_sender *s, const char *topicz, int ms);
 /* Reports what is flying as failed (ERR_CLOSED). */

@@ -6,7 +6,8 @@
 #include <stdio.h>
 
 enum {
-    UNACKNOWLEDGED_LEAST = 1024,     /* completions on their way, past which no call is started; */
+    UNACKNOWLEDGED_LEAST = 1024,     /* completions on their way, past which no call is started, */
+    UNACKNOWLEDGED_FAR = 4096,       /* the same where the log is across a network; */
     UNACKNOWLEDGED_BYTES = 64 << 20, /* and their bytes */
     ORPHANS_A_TURN = 1024,
     MODELS_TOLD = 8,
@@ -29,10 +30,9 @@ static void fail_orphan(struct worker *w, struct task *t)
  * call. */
 static bool is_open(const struct worker *w)
 {
-    size_t most = (size_t)w->pool->slots * 4;
+    size_t least = broker_is_shared(w->broker) ? UNACKNOWLEDGED_FAR : UNACKNOWLEDGED_LEAST;
+    size_t most = (size_t)w->pool->slots * 4 > least ? (size_t)w->pool->slots * 4 : least;
 
-    if (most < UNACKNOWLEDGED_LEAST)
-        most = UNACKNOWLEDGED_LEAST;
     return w->is_control_read && !w->is_stopping && outbox_count(&w->outbox) < most &&
            outbox_bytes(&w->outbox) < UNACKNOWLEDGED_BYTES && broker_has_lease(w->broker);
 }

@@ -239,6 +239,8 @@ def queue_row(bench, url, n):
         seconds = [submit(cluster, f"m{i}", step, "many") for i in range(n // step)]
         submit(cluster, "few", 10, "few")
         conn = http.client.HTTPConnection("127.0.0.1", cluster.ports[0])
+        while not all(is_known(conn, f"m{n // step - 1}-{i}") for i in range(step - 500, step)):  # of all partitions
+            time.sleep(0.2)
         poll = poll_ms(conn, "m0", step)
         start, few, first, last = time.monotonic(), None, None, 0
         worker.start()
