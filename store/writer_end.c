@@ -228,10 +228,28 @@ static int end_unknown(struct store_writer *w, const struct ending *end)
     return rc;
 }
 
+/* 1: the job's own completion once more, which a worker that was killed sent again from its outbox;
+ * 0, or negative. */
+static int is_copy(struct store_writer *w, const struct ending *end, const struct job_row *row)
+{
+    struct db_stmt *s = w->stmts[W_GET_END];
+    int rc;
+
+    db_bind_int(s, 1, row->completion_off);
+    rc = writer_step(w, s);
+    if (rc < 0)
+        return rc;
+    rc = rc > 0 && str_eq(db_blob(s, 1), end->r->value);
+    db_reset(s);
+    return rc;
+}
+
 static int end_late(struct store_writer *w, const struct ending *end, const struct job_row *row)
 {
-    int rc = add_calls(w, end, row, true);
+    int rc = is_copy(w, end, row);
 
+    if (rc >= 0)
+        rc = rc ? 0 : add_calls(w, end, row, true);
     end->r->detail = (int)row->state;
     w->n_late++;
     gather(w, end);

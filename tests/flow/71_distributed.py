@@ -208,6 +208,20 @@ def test_a_cancel_that_fails_leaves_the_job():
         assert gateway.finished("kept")["status"] == "succeeded"
 
 
+def test_a_completion_that_comes_again_is_in_the_ledger_once():
+    """A worker killed behind its outbox's back sends what Kafka has already."""
+    with distributed() as d:
+        gateway, client, completions = d.gateways[0], KAFKA.client(), d.prefix + ".completions"
+        gateway.finished(gateway.submit()["id"])
+        [first] = client.consume(completions)
+        client.produce(completions, (first["key"], first["payload"]), headers=first["headers"])
+        gateway.finished(gateway.submit()["id"])  # behind it
+        found = client.consume(completions)
+        assert [r["payload"] for r in found[:2]] == [first["payload"]] * 2 and len(found) == 3, found
+        [row] = gateway.get("/api/v1/usage?group_by=tenant").json["data"]
+        assert (row["jobs"], row["calls"], row["wasted_tokens"]) == (2, 2, 0), row
+
+
 def test_a_cancelled_job_never_runs():
     """Also when the worker hears of the cancellation before it reads the job."""
     with distributed(workers=0, gateways=1) as d:

@@ -233,6 +233,36 @@ TEST(late_completion_is_wasted)
     fx_free(fx);
 }
 
+TEST(a_completion_that_comes_again_costs_nothing)
+{
+    struct fixture *fx = fx_new();
+    struct call call = {.attempt = 1, .node = STR("gpu0"), .model = STR("m"), .outcome = CALL_OK};
+    struct completion c = {.state = STATE_SUCCEEDED, .calls = &call, .n_calls = 1};
+    struct record r = {.source = POSITION_NONE};
+    struct err e = {0};
+    struct job j;
+    struct buf mem;
+
+    submit(fx, JOB_A);
+    id_ulid(fx->now_ms, call.id);
+    CHECK_INT(job_parse(&j, STR(JOB_A), true, NULL, &e), 0);
+    CHECK_INT(job_complete(&j, &(struct job_defaults){.wall_ms = 5, .batch_line = -1}, &e), 0);
+    buf_init(&mem, 1 << 16);
+    CHECK_INT(envelope_completion(&r, &j, &c, NULL, &mem, &e), 0);
+    fx_begin(fx);
+    CHECK_INT(fx_apply(fx, &r, TOPIC_COMPLETIONS), 0);
+    CHECK_INT(fx_apply(fx, &r, TOPIC_COMPLETIONS), ERR_EXISTS); /* in its own transaction */
+    CHECK_INT(fx_end(fx, true), 0);
+    fx_begin(fx);
+    CHECK_INT(fx_apply(fx, &r, TOPIC_COMPLETIONS), ERR_EXISTS); /* and later */
+    CHECK_INT(fx_end(fx, true), 0);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM call"), 1);
+    CHECK_INT(fx_int(fx, "SELECT count(*) FROM call WHERE is_wasted"), 0);
+    job_release(&j);
+    buf_release(&mem);
+    fx_free(fx);
+}
+
 /* The place of a job's record is a hint at its row, and the row decides. */
 TEST(an_end_finds_its_job_whatever_its_source)
 {
