@@ -86,6 +86,7 @@ class Judge:
     # ---- jobs ----
 
     def check_jobs(self, accepted, cancelled):
+        self.cancelled = cancelled
         for id_ in accepted - self.end_of.keys():
             self.violate("lost", f"{id_} was accepted and has no completion")
         for at, j in self.jobs:
@@ -194,14 +195,15 @@ class Judge:
                                        f"{self.told(name, call)}")
 
     def is_disturbed(self, name, call, late_us):
-        """The worker, or a broker, was away when the order came, or a gateway when it was to write it, which
-        it does once the end is in the log."""
+        """The worker, or a broker, was away when the order came; or a gateway when it was to write it, which
+        it does once the end is in the log, and before it answers."""
         def is_away(who, from_us, to_us):
             return any(f.begin_us <= to_us and f.end_us >= from_us for f in self.faults[who])
 
         from_us, to_us = late_us - 3 * CANCELLED_WITHIN_US, call.end_us or late_us
         return is_away(name, from_us, to_us) or is_away("broker", from_us, to_us) or \
-            any(is_away(who, late_us - 2 * CANCELLED_WITHIN_US, late_us)
+            not self.cancelled.get(call.key) and any(
+                is_away(who, late_us - 2 * CANCELLED_WITHIN_US, late_us)
                 for who in list(self.faults) if who.startswith("gateway"))
 
     # ---- a gateway's store ----
